@@ -1,0 +1,234 @@
+"""The optimizers, as chains that read like the equations."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamax_optax._bias_correction import scale_by_bias_correction
+from adamax_optax._checks import check_hyperparameters, check_learning_rate
+from adamax_optax._dtypes import in_compute_dtype
+from adamax_optax._infinity_norm import scale_by_infinity_norm
+
+
+def adamax(
+    learning_rate: optax.ScalarOrSchedule = 2e-3,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Any = None,
+    *,
+    maximize: bool | jax.Array = False,
+    eps_outside: jax.typing.ArrayLike = 0.0,
+    state_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adamax with the weight decay in the gradient, as in MindSpore and PyTorch.
+
+    One step, for t = 1, 2, ...::
+
+        g <- -g                                    if maximize
+        g <- g + weight_decay * p                  coupled: it enters m and u
+        m <- b1 m + (1 - b1) g
+        u <- max(b2 u, |g| + eps)
+        p <- p - learning_rate * m / ((1 - b1^t) (u + eps_outside))
+
+    The numbers are those of `mindspore.experimental.optim.Adamax` and
+    `torch.optim.Adamax`; without weight decay also those of `optax.adamax`.
+
+    Args:
+      learning_rate: The paper's alpha: a number of at least 0, an array of shape (),
+        or a schedule. A schedule is asked for the count before the step: the first
+        step uses ``schedule(0)``.
+      b1: Decay rate of the mean of the gradients, in [0, 1).
+      b2: Decay rate of their infinity norm, in [0, 1).
+      eps: Added to every |g| inside the maximum, at least 0.
+      weight_decay: Coefficient of the coupled L2 penalty, at least 0: a number, an
+        array of shape (), or a schedule.
+      mask: Which leaves decay: a tree of booleans with the structure of the
+        parameters or a prefix of it, or a function from the parameters to one.
+        `None`: all.
+      maximize: Whether to ascend. The gradient is negated before the decay is added.
+      eps_outside: Added to the norm where it divides, at least 0. With ``eps=0.0``
+        this is the rule of Keras, TensorFlow and `mindspore.nn.AdaMax`.
+      state_dtype: `None`, the moments in the parameters' dtype but at least float32.
+
+    All but `mask` and `state_dtype` may be traced.
+
+    Returns:
+      The transformation. The state is a chain's, with a `ScaleByInfinityNormState`
+      (`mu`, `nu`) and a `ScaleByBiasCorrectionState` (`count`) in it; reach them by
+      name, ``optax.tree_utils.tree_get(state, "mu")``. Arithmetic runs in at least
+      float32; updates have the gradients' dtype, rounded once. Complex leaves have
+      one norm, of the modulus.
+
+    Raises:
+      ValueError: If a hyperparameter is out of range; in `update`, if there is a
+        weight decay and `params` was not passed, or if the gradients do not fit.
+
+    Example:
+      >>> import adamax_optax as ao, jax, jax.numpy as jnp, optax
+      >>> tx = ao.adamax(learning_rate=0.1, weight_decay=0.5)
+      >>> p = jnp.array([1.0, -2.0])
+      >>> state = tx.init(p)
+      >>> for _ in range(300):
+      ...     g = jax.grad(lambda p: jnp.sum((p - 3.0) ** 2))(p)
+      ...     updates, state = tx.update(g, state, p)
+      ...     p = optax.apply_updates(p, updates)
+      >>> print(f"{p[0]:.3f} {p[1]:.3f}")  # where 2 (p - 3) + 0.5 p = 0
+      2.400 2.400
+
+    References:
+      Kingma & Ba, `Adam: A Method for Stochastic Optimization
+      <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1, Algorithm 2.
+    """
+    check_learning_rate(learning_rate)
+    check_hyperparameters(
+        b1=b1, b2=b2, eps=eps, eps_outside=eps_outside, weight_decay=weight_decay
+    )
+    return in_compute_dtype(
+        optax.chain(
+            _ascent(maximize),  # g ← -g
+            _decay(weight_decay, mask),  # g ← g + λ θ
+            scale_by_infinity_norm(  # m / u
+                b1, b2, eps, eps_outside=eps_outside, state_dtype=state_dtype
+            ),
+            scale_by_bias_correction(b1),  # m / ((1 - β1^t) u)
+            optax.scale_by_learning_rate(learning_rate),  # -γ m / ((1 - β1^t) u)
+        )
+    )
+
+
+def adamaxw(
+    learning_rate: optax.ScalarOrSchedule = 2e-3,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
+    mask: Any = None,
+    *,
+    maximize: bool | jax.Array = False,
+    eps_outside: jax.typing.ArrayLike = 0.0,
+    state_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adamax with decoupled weight decay: a drop-in for `optax.adamaxw`.
+
+    As `adamax`, except that the decay passes the moments by::
+
+        p <- p - learning_rate * (m / ((1 - b1^t) (u + eps_outside)) + weight_decay * p)
+
+    Args:
+      learning_rate: See `adamax`.
+      b1: See `adamax`.
+      b2: See `adamax`.
+      eps: See `adamax`.
+      weight_decay: Coefficient of the decoupled decay, at least 0: a number, an array
+        of shape (), or a schedule. The learning rate multiplies it.
+      mask: See `adamax`.
+      maximize: Whether to ascend; the parameters decay all the same.
+      eps_outside: See `adamax`.
+      state_dtype: See `adamax`.
+
+    Returns:
+      The transformation; see `adamax`.
+
+    Raises:
+      ValueError: See `adamax`.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> tx = ao.adamaxw(learning_rate=0.1, weight_decay=0.5)
+      >>> p = jnp.array([1.0])
+      >>> updates, _ = tx.update(jnp.array([3.0]), tx.init(p), p)
+      >>> print(f"{updates[0]:.4f}")
+      -0.1500
+
+    References:
+      Loshchilov & Hutter, `Decoupled Weight Decay Regularization
+      <https://arxiv.org/abs/1711.05101>`_, 2019.
+    """
+    check_learning_rate(learning_rate)
+    check_hyperparameters(
+        b1=b1, b2=b2, eps=eps, eps_outside=eps_outside, weight_decay=weight_decay
+    )
+    return in_compute_dtype(
+        optax.chain(
+            _ascent(maximize),  # g ← -g
+            scale_by_infinity_norm(  # m / u
+                b1, b2, eps, eps_outside=eps_outside, state_dtype=state_dtype
+            ),
+            scale_by_bias_correction(b1),  # m / ((1 - β1^t) u)
+            _decay(weight_decay, mask),  # m / ((1 - β1^t) u) + λ θ
+            optax.scale_by_learning_rate(learning_rate),  # -γ (… + λ θ)
+        )
+    )
+
+
+def scale_by_adamax(
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    *,
+    eps_outside: jax.typing.ArrayLike = 0.0,
+    state_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescale gradients as Adamax does: a drop-in for `optax.scale_by_adamax`.
+
+    `scale_by_infinity_norm` and `scale_by_bias_correction`, chained::
+
+        update = m / ((1 - b1^t) (u + eps_outside))
+
+    Args:
+      b1: See `adamax`.
+      b2: See `adamax`.
+      eps: See `adamax`.
+      eps_outside: See `adamax`.
+      state_dtype: See `adamax`.
+
+    Returns:
+      The transformation; see `adamax`.
+
+    Raises:
+      ValueError: See `scale_by_infinity_norm`.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> tx = ao.scale_by_adamax()
+      >>> updates, _ = tx.update(jnp.array([3.0, -0.2]), tx.init(jnp.zeros(2)))
+      >>> print(f"{updates[0]:.4f} {updates[1]:.4f}")
+      1.0000 -1.0000
+    """
+    return in_compute_dtype(
+        optax.chain(
+            scale_by_infinity_norm(  # m / u
+                b1, b2, eps, eps_outside=eps_outside, state_dtype=state_dtype
+            ),
+            scale_by_bias_correction(b1),  # m / ((1 - β1^t) u)
+        )
+    )
+
+
+def _ascent(maximize):
+    """The link that negates the gradient: the identity where that is plainly off."""
+    if isinstance(maximize, bool):
+        return optax.scale(-1.0) if maximize else optax.identity()
+    # Traced: an option that may change from step to step without a recompilation.
+    return optax.scale(jnp.where(jnp.asarray(maximize, bool), -1.0, 1.0))
+
+
+def _decay(weight_decay, mask):
+    """The link that adds λ θ: the identity, without need of θ, for a constant 0."""
+    if isinstance(weight_decay, int | float) and weight_decay == 0:
+        return optax.identity()
+    decay = optax.add_decayed_weights(weight_decay, mask)
+
+    def update_fn(updates, state, params=None):
+        if params is None:
+            raise ValueError(
+                f"weight_decay={weight_decay!r} needs the parameters: call "
+                "update(gradients, state, params)."
+            )
+        return decay.update(updates, state, params)
+
+    return optax.GradientTransformation(decay.init, update_fn)

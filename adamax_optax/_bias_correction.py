@@ -1,0 +1,88 @@
+"""The bias correction of a decayed mean that started from zero: x -> x / (1 - b1^t)."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamax_optax._checks import check_range
+from adamax_optax._dtypes import compute_dtype
+
+
+class ScaleByBiasCorrectionState(NamedTuple):
+    """The number of steps taken.
+
+    Attributes:
+      count: The paper's t; shape (), int32. It stays at the largest int32 rather
+        than wrap.
+    """
+
+    # Optax's name for it, in spite of the method `tuple.count`.
+    count: jax.Array  # type: ignore[assignment]
+
+
+def scale_by_bias_correction(
+    b1: jax.typing.ArrayLike = 0.9,
+) -> optax.GradientTransformation:
+    """Divide by the weight that a decayed mean has given to gradients so far.
+
+    At step t = 1, 2, ...::
+
+        update = x / (1 - b1^t)
+
+    Args:
+      b1: Decay rate of the mean, in [0, 1); may be traced.
+
+    Returns:
+      A transformation with the state `ScaleByBiasCorrectionState`. Updates have the
+      dtype and shape that came in.
+
+    Raises:
+      ValueError: If `b1` is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> link = ao.scale_by_bias_correction(b1=0.5)
+      >>> state = link.init(None)
+      >>> for _ in range(3):
+      ...     x, state = link.update(jnp.array(1.0), state)
+      ...     print(int(state.count), round(float(x), 4))
+      1 2.0
+      2 1.3333
+      3 1.1429
+
+    References:
+      Kingma & Ba, `Adam: A Method for Stochastic Optimization
+      <https://arxiv.org/abs/1412.6980>`_, 2014, section 3.
+    """
+    check_range("b1", b1, below=1.0)
+
+    def init_fn(params):
+        del params
+        return ScaleByBiasCorrectionState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(updates, state, params=None):
+        del params
+        count = jnp.asarray(optax.safe_increment(state.count))
+        # 1 - β1^t = -expm1(t ln β1): the difference of two numbers near 1 would lose
+        # what it is about when β1 is near 1.
+        correction = -jnp.expm1(count.astype(jnp.result_type(float)) * _log(b1))
+
+        def correct(x):
+            dtype = compute_dtype(jnp.result_type(x))
+            quotient = jnp.asarray(x, dtype) / correction.astype(dtype)
+            return quotient.astype(jnp.result_type(x))
+
+        updates = jax.tree.map(correct, updates)
+        return updates, ScaleByBiasCorrectionState(count=count)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _log(b1):
+    """Return ln b1, in 64 bits where b1 is a Python number; -inf for 0."""
+    if isinstance(b1, int | float):
+        return math.log(b1) if b1 > 0 else -math.inf
+    return jnp.log(jnp.asarray(b1, jnp.result_type(float)))

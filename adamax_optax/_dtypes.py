@@ -1,0 +1,65 @@
+"""In which dtype the arithmetic runs: at least float32, whatever the leaves have."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """Return the dtype to compute in: float32 for the 8- and 16-bit floats."""
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
+
+
+def real_dtype(dtype: Any) -> Any:
+    """Return the dtype of a modulus: float32 for complex64, itself for a real one."""
+    return jnp.finfo(dtype).dtype
+
+
+def scalar(value: Any, dtype: Any) -> Any:
+    """Cast a traced hyperparameter to `dtype`; leave a Python number as it is.
+
+    A Python number keeps its 64 bits until it meets an array, and then takes that
+    array's dtype. A traced one would otherwise impose its own.
+    """
+    return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
+
+
+def in_compute_dtype(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Run a whole chain in at least float32 and round its result once.
+
+    Otherwise every link rounds to the gradients' dtype, and in bfloat16 a decay of
+    less than 1/256 of the gradient would be lost before it reaches the moments.
+
+    Args:
+      inner: A transformation whose updates have the structure of the gradients.
+
+    Returns:
+      The transformation with the same state, whose updates have the gradients'
+      dtypes.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        outputs, state = inner.update(
+            jax.tree.map(_widen, updates),
+            state,
+            jax.tree.map(_widen, params),
+            **extra_args,
+        )
+        outputs = jax.tree.map(
+            lambda x, g: x.astype(jnp.result_type(g)), outputs, updates
+        )
+        return outputs, state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def _widen(x: Any) -> Any:
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return x
+    return jnp.asarray(x, compute_dtype(dtype))
