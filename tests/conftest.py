@@ -1,0 +1,27 @@
+"""Settings for all tests: strict dtype promotion and repeatable hypothesis runs."""
+
+import hypothesis
+import jax
+import pytest
+
+# A dtype that changes by promotion is a bug of ours, so it is an error here. Tests of
+# other libraries that rely on promotion switch it back on with `lenient_promotion`.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def x64():
+    """Allow 64-bit arrays for the length of a test."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def lenient_promotion():
+    """Use JAX's ordinary dtype promotion for the length of a test."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -1,0 +1,78 @@
+"""Against optax.adamax, optax.adamaxw and optax.scale_by_adamax, where they agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamax_optax as ao
+from tests.running import random_gradients, trajectory
+
+# Optax's own adamax does not run under strict promotion.
+pytestmark = pytest.mark.usefixtures("lenient_promotion")
+
+HYPER = [
+    {},
+    dict(b1=0.5, b2=0.9),
+    dict(b1=0.0),
+    dict(eps=0.1),
+]
+PAIRS = [
+    (ao.adamax, optax.adamax, {}),
+    (ao.adamaxw, optax.adamaxw, {}),
+    (ao.adamaxw, optax.adamaxw, dict(weight_decay=0.1)),
+    (
+        ao.adamaxw,
+        optax.adamaxw,
+        dict(weight_decay=0.1, mask={"w": True, "b": False}),
+    ),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("hyper", HYPER)
+@pytest.mark.parametrize(("ours", "theirs", "decay"), PAIRS)
+def test_same_numbers_within_a_few_ulps(ours, theirs, decay, hyper, dtype):
+    gradients = {
+        "w": random_gradients((3, 4)).astype(dtype),
+        "b": random_gradients((4,), seed=1).astype(dtype),
+    }
+    params = jax.tree.map(lambda g: np.ones(g.shape[1:], dtype), gradients)
+    got, _ = trajectory(ours(0.01, **hyper, **decay), params, gradients)
+    expected, _ = trajectory(theirs(0.01, **hyper, **decay), params, gradients)
+    ulp = np.finfo(dtype).eps
+    for name in params:
+        np.testing.assert_allclose(
+            got[name], expected[name], rtol=4 * ulp, atol=4 * ulp
+        )
+
+
+@pytest.mark.parametrize("hyper", HYPER)
+def test_scale_by_adamax(hyper):
+    gradients = random_gradients((3, 4)).astype(np.float32)
+    ours, theirs = ao.scale_by_adamax(**hyper), optax.scale_by_adamax(**hyper)
+    state, other = ours.init(gradients[0]), theirs.init(gradients[0])
+    for gradient in gradients:
+        got, state = ours.update(gradient, state)
+        expected, other = theirs.update(gradient, other)
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_coupled_decay_is_not_what_optax_has():
+    # What optax.adamaxw calls weight_decay is another thing from MindSpore's and
+    # PyTorch's, and by a wide margin.
+    gradients = random_gradients((4,)).astype(np.float32)
+    params = np.ones(4, np.float32)
+    coupled, _ = trajectory(ao.adamax(0.01, weight_decay=0.1), params, gradients)
+    decoupled, _ = trajectory(optax.adamaxw(0.01, weight_decay=0.1), params, gradients)
+    assert np.abs(coupled - decoupled).max() > 0.05
+
+
+def test_optax_adamax_is_nan_in_float16():
+    # The fault that the README names; if Optax mends it, the README must change.
+    tx = optax.adamax(0.1)
+    params = jnp.zeros(1, jnp.float16)
+    update, _ = tx.update(params, tx.init(params))
+    assert np.isnan(update[0])
