@@ -1,0 +1,38 @@
+# make demo    train LeNet-5 on real digits and draw what it learned
+# make test    run every test
+# make check   lint and type-check
+# make faults  plant one fault after the other and see the tests go red
+# make clean   remove what the above made
+PYTHON ?= python3
+VENV ?= .venv
+# PyTorch ("parity") is compared live; EXTRAS=test leaves it and its tests out.
+EXTRAS ?= test,parity
+DEMO_ARGS ?=
+
+bin := $(VENV)/bin
+
+.PHONY: demo test check faults clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed-examples
+	$(bin)/python examples/lenet5.py $(DEMO_ARGS)
+
+test: $(VENV)/.installed-$(EXTRAS)
+	$(bin)/python -m pytest -n auto --cov
+
+check: $(VENV)/.installed-dev
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+
+faults: $(VENV)/.installed-$(EXTRAS)
+	$(bin)/python tests/plant_faults.py
+
+$(VENV)/.installed-%: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-lowest .venv-wheel build dist out .coverage .hypothesis \
+	  .mypy_cache .pytest_cache .ruff_cache

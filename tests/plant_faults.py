@@ -1,0 +1,262 @@
+"""Plant one fault after the other in a copy of the package and see the tests go red.
+
+Run `make faults`, or with names to plant only those: `python tests/plant_faults.py
+eps-outside-max`. A fault that no test notices is printed as GREEN, and the exit status
+is 1.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+
+class Fault(NamedTuple):
+    """A fault: in `file`, `old` becomes `new`; `tests` must notice."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+FAULTS = {
+    # The traps of the port.
+    "negate-last": Fault(
+        "_alias.py",
+        """            _ascent(maximize),  # g ← -g
+            _decay(weight_decay, mask),  # g ← g + λ θ
+""",
+        """            _decay(weight_decay, mask),
+            _ascent(maximize),
+""",
+        "test_alias.py test_paper.py test_torch.py test_mindspore.py",
+    ),
+    "maximize-ignored": Fault(
+        "_alias.py",
+        "return optax.scale(-1.0) if maximize else optax.identity()",
+        "return optax.identity()",
+        "test_alias.py test_paper.py test_torch.py test_mindspore.py",
+    ),
+    "traced-maximize-swapped": Fault(
+        "_alias.py",
+        "jnp.asarray(maximize, bool), -1.0, 1.0",
+        "jnp.asarray(maximize, bool), 1.0, -1.0",
+        "test_alias.py",
+    ),
+    "decay-decoupled": Fault(
+        "_alias.py",
+        """            _decay(weight_decay, mask),  # g ← g + λ θ
+            scale_by_infinity_norm(  # m / u
+                b1, b2, eps, eps_outside=eps_outside, state_dtype=state_dtype
+            ),
+""",
+        """            scale_by_infinity_norm(  # m / u
+                b1, b2, eps, eps_outside=eps_outside, state_dtype=state_dtype
+            ),
+            _decay(weight_decay, mask),  # g ← g + λ θ
+""",
+        "test_alias.py test_paper.py test_torch.py test_mindspore.py",
+    ),
+    "decay-of-traced-zero-skipped": Fault(
+        "_alias.py",
+        "if isinstance(weight_decay, int | float) and weight_decay == 0:",
+        "if not callable(weight_decay) and weight_decay == 0:",
+        "test_alias.py test_checks.py",
+    ),
+    "mask-dropped": Fault(
+        "_alias.py",
+        "optax.add_decayed_weights(weight_decay, mask)",
+        "optax.add_decayed_weights(weight_decay)",
+        "test_alias.py test_optax.py",
+    ),
+    "schedule-one-step-late": Fault(
+        "_alias.py",
+        "            optax.scale_by_learning_rate(learning_rate),  # -γ m",
+        "            optax.scale_by_learning_rate((lambda c: learning_rate(c + 1))"
+        " if callable(learning_rate) else learning_rate),  # -γ m",
+        "test_alias.py test_mindspore.py",
+    ),
+    # The moments.
+    "eps-outside-max": Fault(
+        "_infinity_norm.py",
+        """jnp.maximum(scalar(b2, u.dtype) * u, modulus + scalar(eps, u.dtype))""",
+        """jnp.maximum(scalar(b2, u.dtype) * u, modulus) + scalar(eps, u.dtype)""",
+        "test_infinity_norm.py test_paper.py test_torch.py test_mindspore.py",
+    ),
+    "eps-outside-ignored": Fault(
+        "_infinity_norm.py",
+        "            u = u + scalar(eps_outside, u.dtype)\n",
+        "",
+        "test_infinity_norm.py test_paper.py test_mindspore.py",
+    ),
+    "no-guard-against-0/0": Fault(
+        "_infinity_norm.py",
+        "nothing = u == 0",
+        "nothing = jnp.zeros_like(u, bool)",
+        "test_infinity_norm.py",
+    ),
+    "derivative-through-0/0": Fault(
+        "_infinity_norm.py",
+        "jnp.where(nothing, 1, u)",
+        "u",
+        "test_alias.py",
+    ),
+    "nan-hidden": Fault(
+        "_infinity_norm.py",
+        "nothing = u == 0",
+        "nothing = ~(u > 0)",
+        "test_infinity_norm.py",
+    ),
+    "norm-does-not-decay": Fault(
+        "_infinity_norm.py",
+        "scalar(b2, u.dtype) * u,",
+        "u,",
+        "test_infinity_norm.py test_paper.py test_optax.py",
+    ),
+    "state-in-the-parameters-dtype": Fault(
+        "_infinity_norm.py",
+        "return jnp.zeros_like(p, dtype=compute_dtype(jnp.result_type(p)))",
+        "return jnp.zeros_like(p)",
+        "test_infinity_norm.py test_paper.py",
+    ),
+    "complex-norm-kept-complex": Fault(
+        "_infinity_norm.py",
+        "jnp.zeros_like(m, dtype=real_dtype(m.dtype))",
+        "jnp.zeros_like(m)",
+        "test_infinity_norm.py",
+    ),
+    "update-in-the-states-dtype": Fault(
+        "_infinity_norm.py",
+        "quotient).astype(jnp.result_type(g))",
+        "quotient)",
+        "test_infinity_norm.py",
+    ),
+    "traced-b1-imposes-its-dtype": Fault(
+        "_infinity_norm.py",
+        "decay, gain = scalar(b1, m.dtype), scalar(1 - b1, m.dtype)",
+        "decay, gain = b1, 1 - b1",
+        "test_infinity_norm.py",
+    ),
+    "moments-of-leaves-without-gradient-lost": Fault(
+        "_infinity_norm.py",
+        "other if g is None else",
+        "None if g is None else",
+        "test_infinity_norm.py",
+    ),
+    # The bias correction.
+    "correction-one-step-late": Fault(
+        "_bias_correction.py",
+        "-jnp.expm1(count.astype",
+        "-jnp.expm1((count + 1).astype",
+        "test_bias_correction.py test_paper.py",
+    ),
+    "correction-by-cancellation": Fault(
+        "_bias_correction.py",
+        "-jnp.expm1(count.astype(jnp.result_type(float)) * _log(b1))",
+        "1 - jnp.asarray(b1, jnp.float32) ** count.astype(jnp.float32)",
+        "test_bias_correction.py",
+    ),
+    "log-of-b1-in-32-bits": Fault(
+        "_bias_correction.py",
+        "return math.log(b1) if b1 > 0 else -math.inf",
+        "pass",
+        "test_bias_correction.py",
+    ),
+    "count-wraps": Fault(
+        "_bias_correction.py",
+        "optax.safe_increment(state.count)",
+        "state.count + 1",
+        "test_bias_correction.py",
+    ),
+    # Precision of the whole chain.
+    "chain-in-the-gradients-dtype": Fault(
+        "_dtypes.py",
+        "    return jnp.asarray(x, compute_dtype(dtype))\n",
+        "    return jnp.asarray(x)\n",
+        "test_alias.py test_dtypes.py",
+    ),
+    # Errors.
+    "range-unchecked": Fault(
+        "_checks.py",
+        "(np.asarray(value) < below)",
+        "(np.asarray(value) <= below)",
+        "test_checks.py",
+    ),
+    "nan-passes-the-range": Fault(
+        "_checks.py",
+        "if not np.all((0 <= np.asarray(value)) & (np.asarray(value) < below)):",
+        "if np.any((0 > np.asarray(value)) | (np.asarray(value) >= below)):",
+        "test_checks.py",
+    ),
+    "shape-unchecked": Fault(
+        "_checks.py",
+        "if jnp.shape(gradient) != moment.shape:",
+        "if False:",
+        "test_checks.py",
+    ),
+    "missing-params-unnoticed": Fault(
+        "_alias.py",
+        "        if params is None:\n",
+        "        if False:\n",
+        "test_checks.py",
+    ),
+}
+
+
+def plant(fault: Fault, copy: Path) -> None:
+    """Write the fault into a copy of the package."""
+    path = copy / "adamax_optax" / fault.file
+    source = path.read_text()
+    if source.count(fault.old) == 0:
+        raise SystemExit(f"{fault.file} no longer has the line\n{fault.old}")
+    path.write_text(source.replace(fault.old, fault.new))
+
+
+def notices(fault: Fault) -> list[str]:
+    """Return the test files that go red, of those that should."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ["adamax_optax", "tests", "pyproject.toml"]:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        plant(fault, copy)
+        return [test for test in fault.tests.split() if not passes(test, copy)]
+
+
+def passes(test: str, copy: Path) -> bool:
+    """Whether one test file passes on the copy; stops at the first failure."""
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"tests/{test}"],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode > 1:
+        raise SystemExit(f"{test} did not run:\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+def main(names: list[str]) -> int:
+    """Plant the named faults, or all, and print who noticed."""
+    missed = 0
+    for name in names or FAULTS:
+        red = notices(FAULTS[name])
+        # Every file listed is there because it claims to cover the line.
+        expected = FAULTS[name].tests.split()
+        verdict = "red" if red == expected else "GREEN in part" if red else "GREEN"
+        missed += red != expected
+        print(f"{name:42} {verdict:14} {' '.join(red)}", flush=True)
+    print(f"{missed} of {len(names or FAULTS)} faults went unnoticed somewhere")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
