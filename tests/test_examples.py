@@ -1,0 +1,161 @@
+"""The examples run, print what they promise and refuse bad options."""
+
+import contextlib
+import importlib
+import io
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from matplotlib import image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ORANGE = (0xD5, 0x5E, 0x00)  # marks a wrong digit
+
+
+@pytest.fixture(scope="module")
+def lenet5():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)  # as `python examples/lenet5.py` has it
+        yield importlib.import_module("lenet5")
+
+
+@pytest.fixture(scope="module")
+def digits(lenet5):
+    return sys.modules["digits"]
+
+
+class Run(NamedTuple):
+    lines: list[str]
+    picture: Path
+
+
+@pytest.fixture(scope="module")
+def run(lenet5, tmp_path_factory) -> Run:
+    """Train for two epochs, once for all the tests that look at the outcome."""
+    picture = tmp_path_factory.mktemp("lenet5") / "new" / "digits.png"
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        lenet5.main(["--epochs", "2", "--seed", "3", "--out", str(picture)])
+    return Run(stdout.getvalue().splitlines(), picture)
+
+
+def test_last_line_is_the_accuracy_over_the_whole_test_set(run):
+    match = re.fullmatch(r"test accuracy ([01]\.\d{4})", run.lines[-1])
+    assert match
+    accuracy = float(match[1])
+    assert accuracy > 0.8
+    assert accuracy == pytest.approx(round(accuracy * 360) / 360, abs=6e-5)
+
+
+def test_loss_falls(run):
+    losses = re.findall(r"^epoch \d  train loss (\S+)", "\n".join(run.lines), re.M)
+    first, second = map(float, losses)
+    assert second < 0.7 * first
+
+
+def test_summary_counts_the_steps(run):
+    # 1437 // 32 batches: the last partial one is dropped.
+    assert any("88 of 32 images" in line for line in run.lines)
+
+
+def test_output_to_a_pipe_is_plain_text(run):
+    assert all(line.isprintable() for line in run.lines)
+
+
+def test_picture_is_drawn(run):
+    assert run.lines[-2] == f"picture: {run.picture}"
+    assert run.picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pixels = np.round(image.imread(run.picture)[..., :3] * 255).astype(int)
+    assert min(pixels.shape[:2]) > 500
+    assert len(np.unique(pixels)) > 100  # the digits are in shades of grey
+    assert (pixels == ORANGE).all(-1).any()
+
+
+class Linear(nn.Module):
+    """A network that compiles at once."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(x.reshape(len(x), -1))
+
+
+def test_quiet_prints_two_lines_and_the_default_picture_is_in_out(
+    lenet5, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lenet5, "LeNet5", Linear)
+    lenet5.main(["--quiet", "--epochs", "1", "--batch-size", "256"])
+    picture, accuracy = capsys.readouterr().out.splitlines()
+    assert picture == "picture: out/lenet5.png"
+    assert accuracy.startswith("test accuracy ")
+    assert Path("out/lenet5.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--lr", "-0.1", "must be above 0 and finite, got -0.1"),
+        ("--lr", "0", "must be above 0 and finite, got 0"),
+        ("--lr", "nan", "must be above 0 and finite, got nan"),
+        ("--lr", "fast", "invalid float value: 'fast'"),
+        ("--weight-decay", "-1", "must be 0 or more and finite, got -1"),
+        ("--epochs", "0", "must be at least 1, got 0"),
+        ("--epochs", "1.5", "invalid int value: '1.5'"),
+        ("--batch-size", "0", "must be at least 1, got 0"),
+        ("--batch-size", "1438", "must be at most 1437, the size of the training set"),
+        ("--seed", "-1", "must be from 0 to 2**32 - 1, got -1"),
+        ("--out", "digits.txt", "must be a .png, .pdf or .svg file, got digits.txt"),
+    ],
+)
+def test_bad_options_are_refused(lenet5, capsys, option, value, message):
+    with pytest.raises(SystemExit) as stop:
+        lenet5.main([option, value])
+    assert stop.value.code == 2
+    assert f"error: argument {option}: {message}" in capsys.readouterr().err
+
+
+def test_help_shows_the_defaults(lenet5, capsys):
+    with pytest.raises(SystemExit) as stop:
+        lenet5.main(["--help"])
+    assert stop.value.code == 0
+    assert "(default: 0.002)" in capsys.readouterr().out
+
+
+def test_digits_are_split_by_class_and_normalised_by_the_training_set(digits):
+    data = digits.load_data(0)
+    assert data.train_images.shape == (1437, 32, 32, 1)
+    assert data.test_images.shape == (360, 32, 32, 1)
+    assert data.train_images.dtype == data.test_images.dtype == np.float32
+    counts = np.bincount(data.test_labels)
+    assert counts.min() >= 35
+    assert counts.max() <= 37
+    assert data.train_images.mean() == pytest.approx(0, abs=1e-4)
+    assert data.train_images.std() == pytest.approx(1, abs=1e-4)
+    again, other = digits.load_data(0), digits.load_data(1)
+    np.testing.assert_array_equal(again.test_images, data.test_images)
+    assert (other.test_images != data.test_images).any()
+
+
+def test_batches_have_one_shape_and_no_image_twice(digits):
+    n = 10
+    data = digits.Data(np.arange(n), np.arange(n), np.arange(0), np.arange(0))
+    images = [b for b, _ in digits.batches(data, 3, np.random.default_rng(0))]
+    assert [b.shape for b in images] == [(3,)] * 3
+    assert len(set(np.concatenate(images))) == 9
+
+
+def test_random_shift_moves_images_and_wraps_no_ink(digits):
+    images = digits.load_data(0).train_images[:64]
+    blank = images.min()
+    shifted = np.asarray(digits.random_shift(jax.random.key(0), images))
+    np.testing.assert_allclose(shifted.sum((1, 2)), images.sum((1, 2)), atol=1e-2)
+    assert (shifted != images).any()
+    # Two pixels to one side leave four blank ones on the other, never ink on both.
+    for axis in (1, 2):
+        first, last = (np.take(shifted, i, axis).max((1, 2)) > blank for i in (0, -1))
+        assert not (first & last).any()
