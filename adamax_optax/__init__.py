@@ -1,5 +1,6 @@
 """Adamax for JAX: the numbers of MindSpore and PyTorch, as Optax transformations."""
 
+from adamax_optax import interop
 from adamax_optax._alias import adamax, adamaxw, scale_by_adamax
 from adamax_optax._bias_correction import (
     ScaleByBiasCorrectionState,
@@ -9,15 +10,24 @@ from adamax_optax._infinity_norm import (
     ScaleByInfinityNormState,
     scale_by_infinity_norm,
 )
+from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
+from adamax_optax._stochastic_rounding import (
+    StochasticRoundingState,
+    stochastic_rounding,
+)
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ScaleByBiasCorrectionState",
     "ScaleByInfinityNormState",
+    "ScaleByReducedInfinityNormState",
+    "StochasticRoundingState",
     "adamax",
     "adamaxw",
+    "interop",
     "scale_by_adamax",
     "scale_by_bias_correction",
     "scale_by_infinity_norm",
+    "stochastic_rounding",
 ]

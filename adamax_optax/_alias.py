@@ -52,7 +52,11 @@ def adamax(
       maximize: Whether to ascend. The gradient is negated before the decay is added.
       eps_outside: Added to the norm where it divides, at least 0. With ``eps=0.0``
         this is the rule of Keras, TensorFlow and `mindspore.nn.AdaMax`.
-      state_dtype: `None`, the moments in the parameters' dtype but at least float32.
+      state_dtype: How the moments are kept: `None`, in the parameters' dtype but at
+        least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
+        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which needs b1 < b2. Under
+        `optax.inject_hyperparams` name it in `static_args`, since a dtype is callable
+        and would be taken for a schedule.
 
     All but `mask` and `state_dtype` may be traced.
 

@@ -12,6 +12,10 @@ from adamax_optax._checks import (
     check_inexact,
 )
 from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
+from adamax_optax._reduced_norm import (
+    codes_for,
+    reduced_infinity_norm,
+)
 
 
 class ScaleByInfinityNormState(NamedTuple):
@@ -50,17 +54,20 @@ def scale_by_infinity_norm(
       eps: Added to every |g| inside the maximum, at least 0; may be traced.
       eps_outside: Added to the norm where it divides, at least 0; may be traced.
         Keras, TensorFlow and `mindspore.nn.AdaMax` have their epsilon here.
-      state_dtype: `None`, the moments in the parameters' dtype but at least float32.
+      state_dtype: How the moments are kept: `None`, in the parameters' dtype but at
+        least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
+        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which needs b1 < b2.
 
     Returns:
-      A transformation with the state `ScaleByInfinityNormState`. Updates have the
+      A transformation with the state `ScaleByInfinityNormState`, or, for another
+      `state_dtype` than `None`, `ScaleByReducedInfinityNormState`. Updates have the
       dtype and shape of the gradients. Where the denominator is 0, which takes
       ``eps = 0`` and no gradient so far, the update is 0.
 
     Raises:
-      ValueError: If a hyperparameter is out of range, if `state_dtype` is not
-        `None`, if a parameter is not floating or complex, or if the gradients do not
-        fit the parameters.
+      ValueError: If a hyperparameter is out of range, if `state_dtype` is none of
+        these, if a parameter is not floating or complex (with a reduced `state_dtype`:
+        not floating), or if the gradients do not fit the parameters.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -77,7 +84,9 @@ def scale_by_infinity_norm(
     """
     check_hyperparameters(b1=b1, b2=b2, eps=eps, eps_outside=eps_outside)
     if state_dtype is not None:
-        raise ValueError(f"state_dtype must be None, got {state_dtype!r}.")
+        return reduced_infinity_norm(
+            codes_for(state_dtype, b1, b2), b1, b2, eps, eps_outside
+        )
 
     def init_fn(params):
         def zeros(path, p):

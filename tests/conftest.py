@@ -1,4 +1,4 @@
-"""Settings for all tests: strict dtype promotion and repeatable hypothesis runs."""
+"""Settings for all tests: strict promotion, eight devices, repeatable hypothesis."""
 
 import hypothesis
 import jax
@@ -7,6 +7,9 @@ import pytest
 # A dtype that changes by promotion is a bug of ours, so it is an error here. Tests of
 # other libraries that rely on promotion switch it back on with `lenient_promotion`.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Virtual devices, for the tests of sharded arrays; all else runs on the first.
+jax.config.update("jax_num_cpu_devices", 8)
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")

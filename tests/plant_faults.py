@@ -181,6 +181,103 @@ FAULTS = {
         "    return jnp.asarray(x)\n",
         "test_alias.py test_dtypes.py",
     ),
+    # Reduced state.
+    "scale-does-not-decay": Fault(
+        "_lazy_scale.py",
+        "scale = scale * jnp.maximum(jnp.asarray(b2, jnp.float32), 2.0**-64)",
+        "scale = scale * 1.0",
+        "test_lazy_scale.py test_reduced_norm.py",
+    ),
+    "word-not-quartered": Fault(
+        "_word_codes.py",
+        "(word.astype(jnp.int32) & 0xFF) - _QUARTER * quarterings",
+        "(word.astype(jnp.int32) & 0xFF)",
+        "test_reduced_norm.py",
+    ),
+    "halves-not-quartered": Fault(
+        "_half_codes.py",
+        "half = power_of_two(-quarterings)",
+        "half = 1.0",
+        "test_reduced_norm.py",
+    ),
+    "ratio-rounded-down": Fault(
+        "_word_codes.py",
+        "dropped = (random >> (32 - _RATIO_DROP)).astype(jnp.int32)",
+        "dropped = 0",
+        "test_word_codes.py test_reduced_norm.py",
+    ),
+    "ratio-without-sign": Fault(
+        "_word_codes.py",
+        "(code & 0x7F) | ((to_bits(m) >> 24) & 0x80)",
+        "code & 0x7F",
+        "test_word_codes.py test_reduced_norm.py",
+    ),
+    "ratio-not-clipped": Fault(
+        "_word_codes.py",
+        "(bound / (_RATIO_MAX - 1))\n",
+        "(2 * bound / (_RATIO_MAX - 1))\n",
+        "test_word_codes.py test_reduced_norm.py",
+    ),
+    "norm-rounded-down": Fault(
+        "_word_codes.py",
+        "(to_bits(v) - _NORM_LOW + _NORM_HALF)",
+        "(to_bits(v) - _NORM_LOW)",
+        "test_word_codes.py test_reduced_norm.py",
+    ),
+    "not-a-number-looks-healthy": Fault(
+        "_word_codes.py",
+        "return jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, ratio)",
+        "return ratio",
+        "test_word_codes.py test_reduced_norm.py",
+    ),
+    "half-norm-underflows": Fault(
+        "_half_codes.py",
+        "kept = jnp.maximum(kept, self.low)\n",
+        "",
+        "test_half_codes.py",
+    ),
+    "half-mean-rounded-to-nearest": Fault(
+        "_half_codes.py",
+        "round_at_random(m, self.dtype, random)",
+        "round_to_nearest(m, self.dtype)",
+        "test_half_codes.py",
+    ),
+    "gradients-beyond-float16": Fault(
+        "_half_codes.py",
+        "g = jnp.clip(g, -self.top, self.top)",
+        "g = g",
+        "test_reduced_norm.py",
+    ),
+    "noise-without-place": Fault(
+        "_noise.py",
+        "return _mix(place + key)",
+        "return _mix(0 * place + key)",
+        "test_noise.py test_float_bits.py",
+    ),
+    "noise-without-steps": Fault(
+        "_noise.py",
+        "return key + np.uint32(_GOLDEN)",
+        "return key",
+        "test_noise.py",
+    ),
+    "parameters-rounded-to-nearest": Fault(
+        "_stochastic_rounding.py",
+        "(random >> 8).astype(jnp.float32) * np.float32(2.0**-24)",
+        "0.5",
+        "test_stochastic_rounding.py",
+    ),
+    "sum-becomes-infinite": Fault(
+        "_stochastic_rounding.py",
+        "    rounded = jnp.clip(rounded, float(info.min), float(info.max))\n",
+        "",
+        "test_stochastic_rounding.py",
+    ),
+    "cast-forgets-the-scale": Fault(
+        "interop/_cast_state.py",
+        "scale, key = state.scale, next_key(state.key)",
+        "scale, key = jnp.ones([], jnp.float32) / 2, next_key(state.key)",
+        "test_interop.py",
+    ),
     # Errors.
     "range-unchecked": Fault(
         "_checks.py",

@@ -160,11 +160,6 @@ def test_state_does_not_hold_weak_types():
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
 
 
-def test_unknown_state_dtype():
-    with pytest.raises(ValueError, match="state_dtype .*int8"):
-        ao.scale_by_infinity_norm(state_dtype=jnp.int8)
-
-
 @pytest.mark.usefixtures("lenient_promotion", "x64")
 @pytest.mark.parametrize("param_dtype", ["bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("hyper_dtype", ["float32", "float64"])

@@ -1,0 +1,149 @@
+"""The infinity norm with reduced state: codes instead of moments."""
+
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamax_optax._checks import check_gradients, check_inexact
+from adamax_optax._dtypes import scalar
+from adamax_optax._half_codes import HalfCodes
+from adamax_optax._lazy_scale import decay_scale
+from adamax_optax._noise import leaf_key, next_key, noise
+from adamax_optax._word_codes import WordCodes
+
+
+class ScaleByReducedInfinityNormState(NamedTuple):
+    """The two moments of Adamax in fewer bits.
+
+    `adamax_optax.interop.cast_state` turns it into moments in float32, and back.
+
+    Attributes:
+      codes: One tree for each array that the form keeps, with the structure and the
+        shapes of the parameters: (m, v) in bfloat16 or float16, or (word,) in uint16.
+      scale: s, which all norms u = s v share; float32, shape ().
+      key: What the noise of the rounding depends on, besides an element's place;
+        uint32, shape (). It changes at each step.
+    """
+
+    codes: tuple[optax.Updates, ...]
+    scale: jax.Array
+    key: jax.Array
+
+
+class Codes(Protocol):
+    """A way to write m and u in fewer bits; see `HalfCodes` and `WordCodes`."""
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def initial(self) -> tuple[float, ...]: ...
+
+    def step(
+        self, g, codes, old_scale, scale, quarterings, b1, b2, eps, random
+    ) -> tuple[jax.Array, ...]: ...
+
+    def ratio(self, codes, scale, b1, b2) -> jax.Array: ...
+
+    def moments(self, codes, scale, b1, b2) -> tuple[jax.Array, jax.Array]: ...
+
+    def encode(self, m, u, scale, b1, b2, random) -> tuple[jax.Array, ...]: ...
+
+
+def codes_for(state_dtype: Any, b1: Any, b2: Any) -> Codes:
+    """Return the codes that a `state_dtype` stands for.
+
+    Raises:
+      ValueError: If it stands for none, or b1 ≥ b2 and the codes need b1 < b2.
+    """
+    try:
+        dtype = jnp.dtype(state_dtype)
+    except TypeError:
+        dtype = None
+    if dtype == jnp.uint16:
+        return WordCodes(b1, b2)
+    if dtype in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)):
+        return HalfCodes(dtype)
+    raise ValueError(
+        "state_dtype must be None, jnp.bfloat16, jnp.float16 or jnp.uint16, got "
+        f"{state_dtype!r}."
+    )
+
+
+def reduced_infinity_norm(
+    form: Codes, b1: Any, b2: Any, eps: Any, eps_outside: Any
+) -> optax.GradientTransformation:
+    """Return `scale_by_infinity_norm` with the state in codes.
+
+    The arithmetic between decoding and encoding is float32.
+    """
+    cast = functools.partial(scalar, dtype=jnp.float32)
+
+    def init_fn(params):
+        jax.tree_util.tree_map_with_path(_check_real, params)
+
+        def filled(value):
+            return jax.tree.map(
+                lambda p: jnp.full_like(p, value, dtype=form.dtype), params
+            )
+
+        return ScaleByReducedInfinityNormState(
+            codes=tuple(map(filled, form.initial)),
+            scale=jnp.ones([], jnp.float32),
+            key=jnp.zeros([], jnp.uint32),
+        )
+
+    def update_fn(updates, state, params=None):
+        del params
+        check_gradients(updates, state.codes[0])
+        treedef: Any
+        gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
+        key = next_key(state.key)
+        scale, quarterings = decay_scale(state.scale, b2)  # s ← β2 s
+        outputs: list[Any] = []
+        for i, g in enumerate(gradients):
+            if g is None:
+                outputs.append(None)
+                continue
+            random = noise(jnp.shape(g), leaf_key(key, i))
+            codes[i] = form.step(
+                jnp.asarray(g, jnp.float32),
+                codes[i],
+                state.scale,
+                scale,
+                quarterings,
+                cast(b1),
+                cast(b2),
+                cast(eps),
+                random,
+            )
+            ratio = _ratio(form, codes[i], scale)  # m_t / u_t
+            outputs.append(ratio.astype(jnp.result_type(g)))
+        trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
+        state = ScaleByReducedInfinityNormState(
+            codes=tuple(map(treedef.unflatten, trees)), scale=scale, key=key
+        )
+        return treedef.unflatten(outputs), state
+
+    def _ratio(form, codes, scale):
+        ratio = form.ratio(codes, scale, cast(b1), cast(b2))
+        if isinstance(eps_outside, int | float) and eps_outside == 0:
+            return ratio
+        _, u = form.moments(codes, scale, cast(b1), cast(b2))
+        return ratio * (u / (u + cast(eps_outside)))  # m / (u + ε)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _check_real(path, param):
+    check_inexact(path, param, "parameter")
+    if jnp.iscomplexobj(param):
+        raise ValueError(
+            f"The parameter at {jax.tree_util.keystr(path) or 'the root'} is complex, "
+            "which a reduced state_dtype does not take: pass state_dtype=None, or wrap "
+            "the optimizer in optax.contrib.split_real_and_imaginary."
+        )

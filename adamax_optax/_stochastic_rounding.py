@@ -1,0 +1,127 @@
+"""Rounding at random of half-precision parameters, as the last link of a chain."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamax_optax._float_bits import BIAS, MANTISSA, from_bits, to_bits
+from adamax_optax._noise import leaf_key, noise
+
+
+class StochasticRoundingState(NamedTuple):
+    """What the noise depends on.
+
+    Attributes:
+      count: Steps taken; int32, shape (). It wraps, and the noise repeats.
+      seed: uint32, shape ().
+    """
+
+    # Optax's name for it, in spite of the method `tuple.count`.
+    count: jax.Array  # type: ignore[assignment]
+    seed: jax.Array
+
+
+def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
+    """Round params + updates at random to what half-precision parameters can hold.
+
+    A bfloat16 parameter has 8 bits: an update of less than 1/512 of it is lost when the
+    sum is rounded to nearest, step for step, and training stalls. As the last link of a
+    chain this one chooses, for every element, one of the two neighbours of p + update
+    in p's dtype, in proportion to their distances, so that the mean is p + update::
+
+        p' = p + update, rounded up or down at random
+        update = p' - p
+
+    Leaves of float32 and wider pass as they are, as do complex ones.
+
+    Args:
+      seed: Seed of the noise, in [0, 2^32). The noise depends on it, the step, the
+        leaf and the element's place, not on how the array is sharded.
+
+    Returns:
+      A transformation with the state `StochasticRoundingState`. Updates of bfloat16 and
+      float16 parameters come out in float32, in which they are exact, so that
+      `optax.apply_updates` gives p' itself. A finite sum never becomes infinite.
+
+    Raises:
+      ValueError: If `seed` is out of range; in `update`, if `params` was not passed.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp, optax
+      >>> tx = optax.chain(optax.sgd(1e-3), ao.stochastic_rounding(seed=0))
+      >>> p = jnp.ones(10_000, jnp.bfloat16)
+      >>> g = jnp.ones(10_000, jnp.bfloat16)
+      >>> updates, _ = tx.update(g, tx.init(p), p)
+      >>> p = optax.apply_updates(p, updates).astype(jnp.float32)
+      >>> print(f"{p.min()} {p.max()} {p.mean():.4f}")
+      0.99609375 1.0 0.9990
+
+    References:
+      Gupta et al., `Deep Learning with Limited Numerical Precision
+      <https://arxiv.org/abs/1502.02551>`_, 2015, section 3.
+    """
+    if isinstance(seed, int) and not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed!r}.")
+
+    def init_fn(params):
+        del params
+        return StochasticRoundingState(
+            count=jnp.zeros([], jnp.int32), seed=jnp.asarray(seed, jnp.uint32)
+        )
+
+    def update_fn(updates, state, params=None):
+        if params is None:
+            raise ValueError(
+                "stochastic_rounding needs the parameters: call "
+                "update(gradients, state, params)."
+            )
+        # Seeds and counts that lie close together must not give keys that do.
+        key = leaf_key(state.seed, 1) ^ leaf_key(state.count.astype(jnp.uint32), 2)
+        treedef: Any
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        rounded = [
+            _round_sum(u, p, leaf_key(key, i))
+            for i, (u, p) in enumerate(
+                zip(leaves, treedef.flatten_up_to(params), strict=True)
+            )
+        ]
+        state = StochasticRoundingState(count=state.count + 1, seed=state.seed)
+        return treedef.unflatten(rounded), state
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _round_sum(update, param, key):
+    """Return p' - p in float32, where p' is p + update rounded at random."""
+    if update is None or not _is_half(param):
+        return update
+    wide = jnp.asarray(param, jnp.float32)
+    exact = wide + jnp.asarray(update, jnp.float32)
+    return _round_to(exact, param.dtype, noise(param.shape, key)) - wide
+
+
+def _is_half(param):
+    dtype = jnp.result_type(param)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits == 16
+
+
+def _round_to(x, dtype, random):
+    """Round float32 to one of its two neighbours in `dtype`, subnormal ones included.
+
+    The neighbours are multiples of a quantum, the spacing of `dtype` at |x|. That of
+    bfloat16 below 2^-119 is taken as 2^-126, since float32's own subnormal numbers may
+    be flushed to zero.
+    """
+    info = jnp.finfo(dtype)
+    least = max(BIAS + int(info.minexp), 1 + info.nmant)
+    exponent = jnp.clip((to_bits(x) >> MANTISSA) & 0xFF, least, 254)
+    quantum = from_bits((exponent - info.nmant) << MANTISSA)
+    multiple = x / quantum  # exact: the quantum is a power of two
+    down = jnp.floor(multiple)
+    up = (random >> 8).astype(jnp.float32) * np.float32(2.0**-24) < multiple - down
+    rounded = (down + up.astype(jnp.float32)) * quantum
+    rounded = jnp.clip(rounded, float(info.min), float(info.max))
+    return jnp.where(jnp.isfinite(x), rounded, x)

@@ -1,0 +1,120 @@
+"""States from one form into another."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamax_optax as ao
+
+FORMS = [None, "bfloat16", "float16", "uint16"]
+# How far one rounding may move u, and m relative to u.
+U_ERROR = {None: 0, "bfloat16": 2.0**-8, "float16": 2.0**-10, "uint16": 0.12}
+M_ERROR = {None: 0, "bfloat16": 2.0**-7, "float16": 2.0**-9, "uint16": 0.04}
+PARAMS = {"a": jnp.ones((8, 3)), "b": jnp.ones(5), "none": None}
+
+
+def optimizer(state_dtype):
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), ao.adamax(0.01, state_dtype=state_dtype)
+    )
+
+
+def after_steps(state_dtype, steps=20):
+    """Return the state after some noisy steps."""
+    tx = optimizer(state_dtype)
+    state = tx.init(PARAMS)
+    key = jax.random.key(0)
+    for i in range(steps):
+        gradients = jax.tree.map(
+            lambda p, i=i: jax.random.normal(jax.random.fold_in(key, i), p.shape),
+            PARAMS,
+        )
+        _, state = jax.jit(tx.update)(gradients, state, PARAMS)
+    return state
+
+
+def moments(state):
+    """Return m and u in float32."""
+    state = ao.interop.cast_state(state, None)
+    get = optax.tree_utils.tree_get
+    return get(state, "mu"), get(state, "nu")
+
+
+@pytest.mark.parametrize("new", FORMS)
+@pytest.mark.parametrize("old", FORMS)
+def test_error_is_one_rounding(old, new):
+    state = after_steps(old)
+    cast = ao.interop.cast_state(state, new)
+    chex.assert_trees_all_equal_shapes_and_dtypes(cast, optimizer(new).init(PARAMS))
+    (m, u), (cast_m, cast_u) = moments(state), moments(cast)
+    for name in ["a", "b"]:
+        np.testing.assert_allclose(cast_u[name], u[name], rtol=U_ERROR[new])
+        error = np.abs(cast_m[name] - m[name]) / u[name]
+        # m follows u in the 16-bit word, which holds their ratio.
+        allowed = M_ERROR[new] + U_ERROR[new] * np.abs(m[name] / u[name])
+        assert np.all(error <= allowed)
+
+
+@pytest.mark.parametrize("new", FORMS)
+@pytest.mark.parametrize("old", FORMS)
+def test_run_goes_on(old, new):
+    state = ao.interop.cast_state(after_steps(old), new)
+    kept = after_steps(old)
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    for _ in range(5):
+        update, state = jax.jit(optimizer(new).update)(gradients, state, PARAMS)
+        expected, kept = jax.jit(optimizer(old).update)(gradients, kept, PARAMS)
+    np.testing.assert_allclose(update["a"], expected["a"], rtol=0.3, atol=5e-4)
+
+
+def test_from_float32_and_back_is_exact_for_float32():
+    state = after_steps(None)
+    chex.assert_trees_all_equal(ao.interop.cast_state(state, None), state)
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+def test_deep_inside_wrappers():
+    tx = optax.MultiSteps(
+        optax.inject_hyperparams(ao.adamax)(learning_rate=0.1), every_k_schedule=2
+    )
+    state = tx.init(PARAMS)
+    cast = ao.interop.cast_state(state, jnp.uint16)
+    small = optax.MultiSteps(
+        optax.inject_hyperparams(ao.adamax, static_args="state_dtype")(
+            learning_rate=0.1, state_dtype=jnp.uint16
+        ),
+        every_k_schedule=2,
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(cast, small.init(PARAMS))
+
+
+def test_under_jit():
+    state = after_steps(None)
+    cast = jax.jit(lambda state: ao.interop.cast_state(state, jnp.uint16))(state)
+    chex.assert_trees_all_equal(cast, ao.interop.cast_state(state, jnp.uint16))
+
+
+def test_masked_leaves():
+    tx = optax.masked(ao.adamax(), {"a": True, "b": False, "none": True})
+    cast = ao.interop.cast_state(tx.init(PARAMS), jnp.bfloat16)
+    small = optax.masked(
+        ao.adamax(state_dtype=jnp.bfloat16), {"a": True, "b": False, "none": True}
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(cast, small.init(PARAMS))
+
+
+def test_no_moments():
+    with pytest.raises(ValueError, match="no moments"):
+        ao.interop.cast_state(optax.adam(0.1).init(PARAMS), jnp.uint16)
+
+
+@pytest.mark.parametrize(
+    ("state_dtype", "betas", "message"),
+    [("int8", {}, "state_dtype"), ("uint16", dict(b1=0.9, b2=0.5), "b1 < b2")],
+)
+def test_bad_arguments(state_dtype, betas, message):
+    with pytest.raises(ValueError, match=message):
+        ao.interop.cast_state(after_steps(None, 1), state_dtype, **betas)
