@@ -44,7 +44,10 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
     Returns:
       A transformation with the state `StochasticRoundingState`. Updates of bfloat16 and
       float16 parameters come out in float32, in which they are exact, so that
-      `optax.apply_updates` gives p' itself. A finite sum never becomes infinite.
+      `optax.apply_updates` gives p' itself. A finite sum never becomes infinite, and
+      an update of 0 leaves p as it is. Wrappers that choose between updates of one
+      dtype belong inside:
+      ``optax.chain(optax.apply_if_finite(tx, 5), ao.stochastic_rounding())``.
 
     Raises:
       ValueError: If `seed` is out of range; in `update`, if `params` was not passed.

@@ -55,7 +55,8 @@ class WordCodes:
         (word,) = codes
         bound = ratio_bound(b1, b2)
         # v ← max(v, (|g| + ε) / s)
-        kept = (word.astype(jnp.int32) & 0xFF) - _QUARTER * quarterings
+        kept = word.astype(jnp.int32) & 0xFF
+        kept = jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)
         norm = jnp.maximum(kept, _norm_code((jnp.abs(g) + eps) * (1 / scale)))
         # m ← β1 m + (1 - β1) g with m = r u, in units of the new s
         m = _ratio(word, bound) * _norm(word) * (b1 * old_scale / scale)

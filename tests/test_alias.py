@@ -111,15 +111,13 @@ def test_schedule_is_asked_for_the_count_before_the_step(optimizer):
 @pytest.mark.usefixtures("lenient_promotion")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_decay_schedule(optimizer):
+    # Optax 0.2.6 never counted on.
     decay = optax.piecewise_constant_schedule(0.5, {1: 0.0})
-    tx = optimizer(0.1, weight_decay=decay)
+    tx = optimizer(0.1, b1=0.0, b2=0.0, weight_decay=decay)
     params = jnp.ones(1)
-    state = tx.init(params)
-    first, state = tx.update(jnp.zeros(1), state, params)
-    assert first[0] < 0
-    for _ in range(2):
-        update, state = tx.update(jnp.zeros(1), state, jnp.full(1, 1e6))
-    assert update[0] > -0.1
+    first, state = tx.update(jnp.zeros(1), tx.init(params), params)
+    second, state = tx.update(jnp.zeros(1), state, params)
+    assert first[0] < 0 and second[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,23 @@ def test_needs_parameters():
 
 
 @pytest.mark.usefixtures("lenient_promotion")
+def test_after_wrappers_that_skip_steps():
+    params = jnp.full(64, 1.0, jnp.bfloat16)
+    inner = ao.adamax(1e-3, state_dtype=jnp.uint16)
+    for wrapped, first in [
+        (optax.apply_if_finite(inner, 5), jnp.full(64, np.nan, jnp.bfloat16)),
+        (optax.MultiSteps(inner, 2).gradient_transformation(), params),
+    ]:
+        tx = optax.chain(wrapped, ao.stochastic_rounding())
+        state = tx.init(params)
+        skipped, state = jax.jit(tx.update)(first, state, params)
+        np.testing.assert_array_equal(skipped, 0)
+        updates, state = jax.jit(tx.update)(params, state, params)
+        new = optax.apply_updates(params, updates)
+        assert new.dtype == jnp.bfloat16 and np.any(new < 1) and np.any(new == 1)
+
+
+@pytest.mark.usefixtures("lenient_promotion")
 def test_trains_where_rounding_to_nearest_stalls():
     # Each step is a 1/1000 of p, half of what bfloat16 can tell apart.
     target = jnp.linspace(1.25, 1.75, 256)
