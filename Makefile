@@ -1,5 +1,6 @@
 # make demo    train LeNet-5 on real digits and draw what it learned
 # make test    run every test
+# make bench   measure the state forms, and draw them (ten minutes)
 # make check   lint and type-check
 # make faults  plant one fault after the other and see the tests go red
 # make clean   remove what the above made
@@ -11,7 +12,7 @@ DEMO_ARGS ?=
 
 bin := $(VENV)/bin
 
-.PHONY: demo test check faults clean
+.PHONY: demo test bench check faults clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-examples
@@ -19,6 +20,9 @@ demo: $(VENV)/.installed-examples
 
 test: $(VENV)/.installed-$(EXTRAS)
 	$(bin)/python -m pytest -n auto --cov
+
+bench: $(VENV)/.installed-examples
+	$(bin)/python benchmarks/low_precision.py
 
 check: $(VENV)/.installed-dev
 	$(bin)/ruff check

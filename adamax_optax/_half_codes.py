@@ -23,7 +23,7 @@ class HalfCodes:
     def __init__(self, dtype: Any) -> None:
         self.dtype = jnp.dtype(dtype)
         self.root = self.dtype == jnp.float16
-        # The least and the largest v, and the largest modulus of a gradient.
+        # The least code of v, the largest v, and the largest modulus of a gradient.
         self.low, self.high, self.top = (
             (2.0**-14, 2.0**31, 2.0**30)
             if self.root

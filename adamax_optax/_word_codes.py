@@ -25,6 +25,8 @@ _NORM_MAX = 254
 _NORM_NAN = 255  # a gradient that was not a number must not look healthy
 _QUARTER = 8  # steps of the norm's code that make a factor of 4
 
+_GRADIENT_MAX = 2.0**34  # with s ≥ 1/2, v ≤ 2^35 is in range
+
 _RATIO_ONE = BIAS << MANTISSA  # bits of 1.0
 _RATIO_DROP = MANTISSA - 4
 _RATIO_MAX = 248.0  # 2^8 (1 - 2^-5), the last code
@@ -54,6 +56,8 @@ class WordCodes:
         """Return the code after one gradient; `scale` is s, decayed already."""
         (word,) = codes
         bound = ratio_bound(b1, b2)
+        # v saturates, so g must: their ratio would be R at once. NaN stays.
+        g = jnp.clip(g, -_GRADIENT_MAX, _GRADIENT_MAX)
         # v ← max(v, (|g| + ε) / s)
         kept = word.astype(jnp.int32) & 0xFF
         kept = jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)

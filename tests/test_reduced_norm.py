@@ -145,6 +145,17 @@ def test_extreme_gradients(gradient_dtype, state_dtype, eps):
     chex.assert_tree_all_finite(moments(state, state_dtype))
 
 
+@pytest.mark.parametrize("huge", [1e11, 1e14, 1e30, np.inf])
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_gradient_beyond_the_range_is_no_jump(state_dtype, huge):
+    # The paper's bound for a first step, and for a sudden one, is (1 - b1): not R.
+    tx = ao.scale_by_infinity_norm(state_dtype=state_dtype)
+    gradients = jnp.ones((50, 2)).at[0, 0].set(huge).at[40, 1].set(-huge)
+    updates, _ = run(tx, gradients)
+    np.testing.assert_allclose(updates[0, 0], 0.1, rtol=0.15)
+    np.testing.assert_allclose(updates[40, 1], -0.1, rtol=0.15)
+
+
 @pytest.mark.parametrize("state_dtype", [None, *STATE_DTYPES])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_zero_gradients_never_move_anything(dtype, state_dtype):

@@ -1,0 +1,221 @@
+"""The benchmark of reduced-precision state runs, and the page shows its numbers."""
+
+import importlib
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+PAGE = ROOT / "docs" / "low_precision.md"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)  # as `python benchmarks/…` has it
+        yield importlib.import_module("low_precision")
+
+
+@pytest.fixture(scope="module")
+def report(benchmark):
+    return importlib.import_module("low_precision_report")
+
+
+@pytest.fixture(scope="module")
+def tasks(benchmark):
+    return importlib.import_module("low_precision_tasks")
+
+
+@pytest.fixture(scope="module")
+def folder(benchmark, tmp_path_factory) -> Path:
+    """Run the quick setting, once for all tests."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    page = folder / "page.md"
+    page.write_text(
+        "before\n<!-- figures: begin -->replaced<!-- figures: end -->\nafter\n"
+    )
+    benchmark.main(["--quick", "--out", str(folder / "new"), "--page", str(page)])
+    return folder
+
+
+@pytest.fixture(scope="module", params=["quick", "committed"])
+def results(request) -> dict[str, Any]:
+    if request.param == "committed":
+        folder = BENCHMARKS / "results"
+    else:
+        folder = request.getfixturevalue("folder") / "new"
+    return json.loads((folder / "low_precision.json").read_text())
+
+
+def test_norm_follows_shrinking_and_other_noise(results):
+    for noise in results["noise"].values():
+        assert noise["steps"][-1] == 4000
+        errors = noise["forms"]
+        assert errors["float32"]["u_worst"] < 1e-4
+        for form, limit in (("bfloat16", 0.01), ("float16", 0.01), ("uint16", 0.12)):
+            assert errors[form]["u_median"] <= errors[form]["u_max"] <= limit
+            assert errors[form]["u_max"] <= errors[form]["u_worst"] <= limit
+            assert errors[form]["displacement"] <= limit
+    naive = results["noise"]["shrinking"]["forms"]["naive bfloat16"]
+    assert naive["u_median"] > 10
+    assert naive["displacement"] > 0.5
+
+
+def test_bytes_as_allocated(results):
+    found = {form: count["per_parameter"] for form, count in results["bytes"].items()}
+    expected = {"float32": 8, "bfloat16": 4, "float16": 4, "uint16": 2}
+    assert found == {**expected, "naive bfloat16": 4}
+    for count in results["bytes"].values():
+        assert count["scalars"] <= 12
+        assert (
+            count["total"]
+            == count["parameters"] * count["per_parameter"] + count["scalars"]
+        )
+
+
+def test_losses_are_finite(results):
+    for cell in [*results["training"], results["rounding"]]:
+        seeds = results["about"]["seeds"]
+        for losses in cell["losses"].values():
+            assert len(losses) == seeds
+            assert np.isfinite(losses).all()
+
+
+def test_where_and_when_is_named(results):
+    about = results["about"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", about["date"])
+    assert about["device"]
+    assert {"adamax_optax", "Python", "jax", "jaxlib", "optax"} <= set(
+        about["versions"]
+    )
+
+
+def test_committed_results_are_the_full_ones(benchmark):
+    text = (BENCHMARKS / "results" / "low_precision.json").read_text()
+    results = json.loads(text)
+    assert not results["about"]["quick"]
+    assert len(text) < 100_000
+    assert results["about"]["seeds"] >= 3
+    exact: dict[str, list[float]] = {}  # losses of float32 by rising learning rate
+    for cell in results["training"]:
+        assert list(cell["losses"]) == list(benchmark.FULL.forms)
+        exact.setdefault(cell["task"], []).append(np.mean(cell["losses"]["float32"]))
+    assert set(exact) == set(benchmark.TASKS)
+    for losses in exact.values():
+        assert len(losses) >= 3
+        assert losses[-1] > losses[-2]  # the last rate is too high, as the page says
+    rounding = results["rounding"]["losses"].values()
+    float32, nearest, *at_random = map(np.mean, rounding)
+    assert nearest > 1.5 * float32
+    assert all(abs(loss / float32 - 1) < 0.1 for loss in at_random)
+
+
+def test_page_shows_the_committed_results(report):
+    results = json.loads((BENCHMARKS / "results" / "low_precision.json").read_text())
+    figures = PAGE.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
+    assert figures.strip() == report.markdown(results).strip()
+
+
+def test_page_names_tests_and_pictures_that_exist():
+    text = PAGE.read_text()
+    tests = re.findall(r"`(tests/\w+\.py)`", text)
+    assert len(set(tests)) >= 8
+    pictures = re.findall(r"\]\((\S+\.png)\)", text)
+    assert pictures
+    for path in [ROOT / name for name in tests] + [PAGE.parent / p for p in pictures]:
+        assert path.is_file()
+
+
+def test_picture_is_drawn(folder):
+    for path in (folder / "new", BENCHMARKS / "results"):
+        data = (path / "low_precision.png").read_bytes()
+        assert data.startswith(PNG)
+        assert 20_000 < len(data) < 150_000
+
+
+def test_redrawing_measures_nothing(benchmark, folder, tmp_path, capsys, monkeypatch):
+    numbers = (folder / "new" / "low_precision.json").read_text()
+    (tmp_path / "low_precision.json").write_text(numbers)
+    monkeypatch.delattr(benchmark, "measure")
+    benchmark.main(["--redraw", "--out", str(tmp_path)])
+    assert "naive bfloat16" in capsys.readouterr().out
+    assert (tmp_path / "low_precision.json").read_text() == numbers
+    assert (tmp_path / "low_precision.png").read_bytes().startswith(PNG)
+
+
+def test_tables_take_the_place_of_the_old_ones(folder, report):
+    results = json.loads((folder / "new" / "low_precision.json").read_text())
+    text = (folder / "page.md").read_text()
+    assert text.startswith("before\n<!-- figures: begin -->\n")
+    assert text.endswith("<!-- figures: end -->\nafter\n")
+    assert report.markdown(results) in text
+    assert "replaced" not in text
+
+
+def test_every_task_can_be_differentiated(tasks):
+    for make in tasks.TASKS.values():
+        task = make()
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        batch = jax.ShapeDtypeStruct((task.batch,), jnp.int32)
+        gradients = jax.eval_shape(jax.grad(task.loss), params, batch)
+        assert jax.tree.structure(gradients) == jax.tree.structure(params)
+        assert len(task.learning_rates) >= 3
+
+
+def test_convolution_is_a_convolution(tasks):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 6, 3)), jnp.float32)
+    module = tasks.Conv(4, 3)
+    params = module.init(jax.random.key(0), x)
+    kernel = params["params"]["Dense_0"]["kernel"].reshape(3, 3, 3, 4)
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(module.apply(params, x), expected, atol=1e-5)
+
+
+def test_halving_and_doubling_are_inverse(tasks):
+    x = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
+    small = tasks.halves(x)
+    assert small.shape == (2, 2, 3, 4, 3)
+    np.testing.assert_array_equal(small[:, 0, 0, 3], x[:, 1, 1])
+    np.testing.assert_array_equal(tasks.doubled(small.reshape(2, 2, 3, 12)), x)
+
+
+@pytest.mark.parametrize(
+    ("losses", "beyond"),
+    [
+        ([1.0, 2.0, 4.0], False),
+        ([1.9, 3.8, 7.6], False),  # log 1.9 < log 2, the deviation over the seeds
+        ([2.1, 4.2, 8.4], True),
+        ([0.4, 0.8, 1.6], True),
+        ([math.nan, 2.0, 4.0], True),
+    ],
+)
+def test_verdict(report, losses, beyond):
+    cell = {"losses": {"float32": [1.0, 2.0, 4.0], "uint16": losses}}
+    assert report.beyond_spread(cell, "uint16") is beyond
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [
+        (0.0, "< 0.001%"),
+        (4.9e-5, "0.005%"),
+        (0.00128, "0.128%"),
+        (0.0384, "3.84%"),
+        (0.1046, "10.5%"),
+        (44.93, "4493%"),
+    ],
+)
+def test_percentages(report, fraction, text):
+    assert report.percent(fraction) == text
