@@ -1,0 +1,153 @@
+"""Curves given as a function of the epoch."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adamax_optax import _curves
+from adamax_optax.lr_scheduler._base import (
+    Group,
+    HasParamGroups,
+    LRScheduler,
+    extended,
+    param_groups,
+    per_group,
+)
+
+Lambda = Callable[[int], Any]
+
+
+def callable_state(fn: Any) -> dict[str, Any] | None:
+    """Return what of a callable belongs into a saved state, as in PyTorch.
+
+    That is the attributes of a callable object. A function has none to speak of, and
+    is made anew by the code that makes the scheduler.
+    """
+    if fn is None or inspect.isroutine(fn) or hasattr(fn, "__wrapped__"):
+        return None
+    return dict(vars(fn))
+
+
+def load_callable(fn: Any, state: Mapping[str, Any] | None) -> None:
+    """Give the callable object the saved attributes."""
+    if state is not None:
+        vars(fn).update(state)
+
+
+class _PerGroupLambdaLR(LRScheduler):
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        lr_lambda: Lambda | list[Lambda],
+        last_epoch: int = -1,
+    ) -> None:
+        self.lr_lambdas = per_group("lr_lambda", lr_lambda, param_groups(optimizer))
+        for fn in self.lr_lambdas:
+            _curves.check_callable("lr_lambda", fn)
+        super().__init__(optimizer, last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all attributes but the optimizer, in PyTorch's layout.
+
+        Of the functions only the attributes of callable objects are saved.
+        """
+        lambdas = [callable_state(fn) for fn in self.lr_lambdas]
+        return {**super().state_dict(), "lr_lambdas": lambdas}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take the attributes from `state_dict`, see `LRScheduler.load_state_dict`."""
+        fns = self.lr_lambdas
+        states = state_dict.get("lr_lambdas", ())
+        if len(states) != len(fns):
+            raise ValueError(
+                f"state_dict['lr_lambdas'] must have {len(fns)} entries, one for each "
+                f"group in optimizer.param_groups; got {states!r}"
+            )
+        super().load_state_dict({**state_dict, "lr_lambdas": fns})
+        for fn, state in zip(fns, states, strict=True):
+            load_callable(fn, state)
+
+    def _join(self, group: Group) -> None:
+        groups = len(self.base_lrs)
+        self.lr_lambdas = extended("lr_lambdas", self.lr_lambdas, groups)
+        super()._join(group)
+
+
+class LambdaLR(_PerGroupLambdaLR):
+    r"""Set the learning rate to the initial one times a function of the epoch.
+
+    .. math:: \eta_t = \eta_0 \, \lambda(t)
+
+    Not chainable: it sets the learning rate whatever other schedulers have done.
+
+    Args:
+        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
+        lr_lambda: Function from the epoch to a factor, or a list with one per group.
+        last_epoch: See `LRScheduler`.
+
+    Raises:
+        TypeError: If `lr_lambda` is not callable.
+        ValueError: If it is a list whose length is not the number of groups.
+
+    Example:
+        >>> import adamax_optax as ao
+        >>> import jax.numpy as jnp
+        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.01)
+        >>> scheduler = ao.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch)
+        >>> lrs = []
+        >>> for _ in range(4):
+        ...     lrs += scheduler.get_last_lr()
+        ...     scheduler.step()
+        >>> print(*(f"{lr:.3g}" for lr in lrs))
+        0.01 0.009 0.0081 0.00729
+
+    Differences: MindSpore calls the function with a float32 tensor; PyTorch and this
+    class with a Python number.
+    """
+
+    def get_lr(self) -> list[float]:
+        return [
+            base_lr * fn(self.last_epoch)
+            for fn, base_lr in zip(self.lr_lambdas, self.base_lrs, strict=True)
+        ]
+
+
+class MultiplicativeLR(_PerGroupLambdaLR):
+    r"""Multiply the learning rate in every epoch by a function of the epoch.
+
+    .. math:: \eta_t = \eta_{t-1} \, \lambda(t) = \eta_0 \prod_{i=1}^t \lambda(i)
+
+    Args:
+        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
+        lr_lambda: Function from the epoch to a factor, or a list with one per group.
+        last_epoch: See `LRScheduler`.
+
+    Raises:
+        TypeError: If `lr_lambda` is not callable.
+        ValueError: If it is a list whose length is not the number of groups.
+
+    Example:
+        >>> import adamax_optax as ao
+        >>> import jax.numpy as jnp
+        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.01)
+        >>> scheduler = ao.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 0.95)
+        >>> lrs = []
+        >>> for _ in range(4):
+        ...     lrs += scheduler.get_last_lr()
+        ...     scheduler.step()
+        >>> print(*(f"{lr:.6g}" for lr in lrs))
+        0.01 0.0095 0.009025 0.00857375
+
+    Differences: Where a `SequentialLR` starts it, or at ``step(0)``, PyTorch and this
+    class multiply the current learning rate by λ(0); MindSpore leaves it. Resuming at
+    a given `last_epoch`, MindSpore makes one step; PyTorch and this class leave the
+    learning rate there.
+    """
+
+    def get_lr(self) -> list[float]:
+        if self._is_initial:
+            return self._last_lr
+        return [
+            lr * fn(self.last_epoch)
+            for fn, lr in zip(self.lr_lambdas, self._last_lr, strict=True)
+        ]

@@ -1,0 +1,161 @@
+"""Reduce the learning rate when a metric stops improving."""
+
+import math
+from typing import Any
+
+from adamax_optax import _curves
+from adamax_optax.lr_scheduler._base import (
+    HasParamGroups,
+    LRScheduler,
+    all_or_nothing,
+    as_epoch,
+    extended,
+    group_lrs,
+    param_groups,
+    per_group,
+)
+
+
+class ReduceLROnPlateau(LRScheduler):
+    r"""Multiply the learning rate by `factor` when a metric has stopped improving.
+
+    A metric a is better than the best one so far, b, when
+
+    ========  =====================  =================
+    `mode`    ``"rel"``              ``"abs"``
+    ========  =====================  =================
+    ``min``   a < b (1 - threshold)  a < b - threshold
+    ``max``   a > b (1 + threshold)  a > b + threshold
+    ========  =====================  =================
+
+    After more than `patience` steps in a row without a better one, the learning rate is
+    reduced, and the next `cooldown` steps do not count. NaN is never better.
+
+    Args:
+        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
+        mode: ``"min"`` (default) or ``"max"``: is lower better, or higher?
+        factor: Factor of a reduction, a number in [0, 1), default 0.1.
+        patience: Bad steps that are put up with, an int >= 0, default 10.
+        threshold: Least improvement that counts, a number >= 0, default 1e-4.
+        threshold_mode: ``"rel"`` (default) or ``"abs"``.
+        cooldown: Steps that do not count after a reduction, an int >= 0, default 0.
+        min_lr: Lower bound of the learning rate, a number >= 0 or a list with one per
+            group, default 0.
+        eps: Reductions by no more than this are left out, a number >= 0, default 1e-8.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or `min_lr` a list whose length is
+            not the number of groups.
+
+    Example:
+        >>> import adamax_optax as ao
+        >>> import jax.numpy as jnp
+        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
+        >>> scheduler = ao.lr_scheduler.ReduceLROnPlateau(optimizer, "min", patience=0)
+        >>> lrs = []
+        >>> for metric in [1, 1.5, 1.8, 0.4, 0.5]:
+        ...     scheduler.step(metric)
+        ...     lrs += scheduler.get_last_lr()
+        >>> print(*(f"{lr:.3g}" for lr in lrs))
+        0.1 0.01 0.001 0.001 0.0001
+
+    Differences: `in_cooldown` is a method, as in MindSpore; in PyTorch it is a
+    property. MindSpore compares in float32, PyTorch and this class in float64. There is
+    no ``initial_lr``, no ``base_lrs`` and no `last_epoch` argument, as in both.
+    """
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | list[float] = 0,
+        eps: float = 1e-8,
+    ) -> None:
+        groups = param_groups(optimizer)
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}"
+            )
+        _curves.check_real("factor", factor, 0.0, 1.0, without_high=True)
+        _curves.check_int("patience", patience, 0)
+        _curves.check_real("threshold", threshold, 0.0)
+        _curves.check_int("cooldown", cooldown, 0)
+        _curves.check_real("eps", eps, 0.0)
+        min_lrs = per_group("min_lr", min_lr, groups)
+        for lr in min_lrs:
+            _curves.check_real("min_lr", lr, 0.0)
+        self.optimizer = optimizer
+        self.mode = mode
+        self.factor = float(factor)
+        self.patience = int(patience)
+        self.threshold = float(threshold)
+        self.threshold_mode = threshold_mode
+        self.cooldown = int(cooldown)
+        self.min_lrs = [_curves.as_float("min_lr", lr) for lr in min_lrs]
+        self.eps = float(eps)
+        self.last_epoch = 0
+        self.best = math.inf if mode == "min" else -math.inf
+        self.cooldown_counter = 0
+        self.num_bad_epochs = 0
+        self._last_lr = group_lrs(optimizer)
+
+    def step(  # type: ignore[override]
+        self, metrics: Any, epoch: Any = None
+    ) -> None:
+        """Take note of the metric, and reduce the learning rates if it is time to.
+
+        Args:
+            metrics: The metric, one number.
+            epoch: Number to give this epoch, default ``None``: one more than the last.
+                It has no influence on the learning rate.
+        """
+        metric = _curves.as_float("metrics", metrics)
+        epoch = as_epoch(epoch)
+        with all_or_nothing(self, self.optimizer.param_groups):
+            self._join_new_groups()
+            self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+            if self._is_better(metric):
+                self.best = metric
+                self.num_bad_epochs = 0
+            else:
+                self.num_bad_epochs += 1
+            if self.in_cooldown():
+                self.cooldown_counter -= 1
+                self.num_bad_epochs = 0
+            lrs = group_lrs(self.optimizer)
+            if self.num_bad_epochs > self.patience:
+                lrs = [
+                    self._reduced(lr, least)
+                    for lr, least in zip(lrs, self.min_lrs, strict=True)
+                ]
+                self.cooldown_counter = self.cooldown
+                self.num_bad_epochs = 0
+            self._last_lr = self._set_lrs(lrs)
+
+    def in_cooldown(self) -> bool:
+        """Return whether steps without a better metric do not count for now."""
+        return self.cooldown_counter > 0
+
+    def _reduced(self, lr: float, least: float) -> float:
+        reduced = max(lr * self.factor, least)
+        return reduced if lr - reduced > self.eps else lr
+
+    def _is_better(self, metric: float) -> bool:
+        low = self.mode == "min"
+        margin = -self.threshold if low else self.threshold
+        # Not best + best · margin: the first best is infinite, and ∞ - ∞ is NaN.
+        relative = self.threshold_mode == "rel"
+        bound = self.best * (1 + margin) if relative else self.best + margin
+        return metric < bound if low else metric > bound
+
+    def _join_new_groups(self) -> None:
+        for groups in range(len(self.min_lrs), len(self.optimizer.param_groups)):
+            self.min_lrs = extended("min_lrs", self.min_lrs, groups)

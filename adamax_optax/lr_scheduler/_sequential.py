@@ -1,0 +1,154 @@
+"""One scheduler after the other."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adamax_optax import _curves
+from adamax_optax.lr_scheduler._base import (
+    HasParamGroups,
+    LRScheduler,
+    all_or_nothing,
+    initial_lr,
+    param_groups,
+)
+from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
+
+
+class SequentialLR(LRScheduler):
+    r"""Step one scheduler after the other, going on to the next at each milestone.
+
+    .. math:: \eta_t = \eta^{(i)}_{t - m_i}, \quad m_i \le t < m_{i+1}, \; m_0 = 0
+
+    At its milestone a scheduler starts at its epoch 0, from the initial learning rate.
+    A scheduler in the sequence may be a `SequentialLR` itself, whose milestones then
+    count from its own start.
+
+    Args:
+        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
+        schedulers: The schedulers, all made on this optimizer.
+        milestones: Epochs at which the second, third, … start: ints >= 0 that do not
+            decrease, one less than there are schedulers.
+        last_epoch: See `LRScheduler`.
+
+    Raises:
+        TypeError: If a milestone is not an int, or an entry is not an `LRScheduler`.
+        ValueError: If a scheduler has another optimizer or is a `ReduceLROnPlateau`, or
+            the milestones do not fit.
+
+    Example:
+        >>> import adamax_optax as ao
+        >>> import jax.numpy as jnp
+        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
+        >>> scheduler = ao.lr_scheduler.SequentialLR(
+        ...     optimizer,
+        ...     schedulers=[
+        ...         ao.lr_scheduler.ConstantLR(optimizer, factor=0.1, total_iters=2),
+        ...         ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+        ...     ],
+        ...     milestones=[2],
+        ... )
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     scheduler.step()
+        ...     lrs += scheduler.get_last_lr()
+        >>> print(*(f"{lr:.4g}" for lr in lrs))
+        0.01 0.1 0.09 0.081 0.0729 0.06561
+
+    Differences: A `SequentialLR` within a `SequentialLR` runs here as if its schedulers
+    stood in the outer list. In PyTorch and MindSpore it is one epoch off when it comes
+    first, and raises when it comes later.
+    """
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        schedulers: Sequence[LRScheduler],
+        milestones: Sequence[int],
+        last_epoch: int = -1,
+    ) -> None:
+        groups = param_groups(optimizer)
+        _curves.check_sequence("schedulers", schedulers, milestones)
+        _curves.check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
+        for i, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(f"schedulers[{i}] must be a scheduler, got {scheduler}")
+            if isinstance(scheduler, ReduceLROnPlateau):
+                raise ValueError(
+                    f"schedulers[{i}] is a ReduceLROnPlateau, whose step needs a "
+                    "metric: step it beside the SequentialLR"
+                )
+            if scheduler.optimizer is not optimizer:
+                raise ValueError(
+                    f"schedulers[{i}], a {type(scheduler).__name__}, has another "
+                    "optimizer: make it on the one that is given to SequentialLR"
+                )
+        self.optimizer = optimizer
+        self._schedulers = list(schedulers)
+        self._milestones = [int(milestone) for milestone in milestones]
+        self.last_epoch = int(last_epoch) + 1
+        with all_or_nothing(self, groups):
+            for group in groups:
+                group["lr"] = initial_lr(group)
+            self._rewind()
+            self._initial_step()
+
+    def step(self) -> None:  # type: ignore[override]
+        """Go on to the next epoch: start or step the scheduler whose turn it is."""
+        epoch = self.last_epoch + 1
+        scheduler, since = self._turn(epoch)
+        if since == 0:
+            scheduler._update_lr(0)
+        else:
+            scheduler.step()
+        self._passed(epoch, scheduler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the schedulers' states as ``"_schedulers"``."""
+        states = [scheduler.state_dict() for scheduler in self._schedulers]
+        return {**super().state_dict(), "_schedulers": states}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take the attributes from `state_dict`, see `LRScheduler.load_state_dict`."""
+        schedulers = self._schedulers
+        states = state_dict.get("_schedulers", ())
+        if len(states) != len(schedulers):
+            raise ValueError(
+                f"state_dict['_schedulers'] must have {len(schedulers)} states, one "
+                f"for each scheduler; got {len(states)}"
+            )
+        before = [scheduler.state_dict() for scheduler in schedulers]
+        try:
+            for scheduler, state in zip(schedulers, states, strict=True):
+                scheduler.load_state_dict(state)
+            super().load_state_dict({**state_dict, "_schedulers": schedulers})
+        except BaseException:
+            for scheduler, state in zip(schedulers, before, strict=True):
+                scheduler.load_state_dict(state)
+            raise
+
+    def _turn(self, epoch: int) -> tuple[LRScheduler, int]:
+        """Return the scheduler for `epoch`, and the epochs since its start."""
+        index = bisect_right(self._milestones, epoch)
+        start = self._milestones[index - 1] if index else 0
+        return self._schedulers[index], epoch - start
+
+    def _passed(self, epoch: int, scheduler: LRScheduler) -> None:
+        self.last_epoch = epoch
+        self._last_lr = scheduler.get_last_lr()
+
+    def _initial_step(self) -> None:
+        scheduler, _ = self._turn(0)
+        scheduler._initial_step()
+        self._passed(self.last_epoch + 1, scheduler)
+
+    def _rewind(self) -> None:
+        super()._rewind()
+        for scheduler in self._schedulers:
+            scheduler._rewind()
+
+    def _update_lr(self, epoch: Any = None) -> None:
+        # Only an outer SequentialLR comes here, to start this one at its epoch 0.
+        scheduler, since = self._turn(epoch)
+        scheduler._update_lr(since)
+        self._passed(epoch, scheduler)

@@ -1,0 +1,105 @@
+"""Random settings of the schedulers, for hypothesis, and a stand-in optimizer."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+
+
+class Groups:
+    """All that a scheduler needs of an optimizer."""
+
+    def __init__(self, *lrs: Any) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"lr": lr} for lr in lrs]
+
+    def lrs(self) -> list[Any]:
+        return [group["lr"] for group in self.param_groups]
+
+
+def between(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_subnormal=False)
+
+
+# Held exactly by float32, like the integers.
+QUARTERS = st.integers(4, 80).map(lambda quarters: quarters / 4)
+GAMMAS = between(0.5, 1.1) | st.just(0.0)
+LAMBDAS = st.sampled_from(
+    [lambda t: 0.95**t, lambda t: 1 / (1 + t), lambda t: 0.5 + (t % 7) / 10]
+)
+
+# The arguments that the class, PyTorch's class and the schedule have in common.
+SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "StepLR": st.fixed_dictionaries(
+        {"step_size": st.integers(1, 40)}, optional={"gamma": GAMMAS}
+    ),
+    "MultiStepLR": st.fixed_dictionaries(
+        {"milestones": st.lists(st.integers(0, 110), max_size=5)},
+        optional={"gamma": GAMMAS},
+    ),
+    "ExponentialLR": st.fixed_dictionaries({"gamma": GAMMAS}),
+    "ConstantLR": st.fixed_dictionaries(
+        {}, optional={"factor": between(0.01, 1), "total_iters": st.integers(1, 60)}
+    ),
+    "LinearLR": st.fixed_dictionaries(
+        {},
+        optional={
+            "start_factor": between(0.01, 1),
+            "end_factor": between(0, 1),
+            "total_iters": st.integers(1, 60),
+        },
+    ),
+    "PolynomialLR": st.fixed_dictionaries(
+        {}, optional={"total_iters": st.integers(1, 60), "power": between(0.05, 3)}
+    ),
+    "CosineAnnealingLR": st.fixed_dictionaries(
+        {"T_max": st.integers(1, 60)}, optional={"eta_min": between(0, 0.01)}
+    ),
+    "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
+        {"T_0": st.integers(1, 20)},
+        optional={"T_mult": st.integers(1, 3), "eta_min": between(0, 0.01)},
+    ),
+    "CyclicLR": st.fixed_dictionaries(
+        {
+            "base_lr": between(0, 0.05),
+            "max_lr": between(0.05, 0.5),
+            "step_size_up": st.integers(1, 20) | QUARTERS,
+        },
+        optional={
+            "step_size_down": st.none() | st.integers(0, 20),
+            "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
+            "gamma": between(0.8, 1.05),
+            "scale_fn": st.none() | LAMBDAS,
+            "scale_mode": st.sampled_from(["cycle", "iterations"]),
+        },
+    ),
+    "LambdaLR": st.fixed_dictionaries({"lr_lambda": LAMBDAS}),
+    "MultiplicativeLR": st.fixed_dictionaries({"lr_lambda": LAMBDAS}),
+}
+
+PLATEAU = st.fixed_dictionaries(
+    {},
+    optional={
+        "mode": st.sampled_from(["min", "max"]),
+        "factor": between(0, 0.99),
+        "patience": st.integers(0, 5),
+        "threshold": between(0, 0.3),
+        "threshold_mode": st.sampled_from(["rel", "abs"]),
+        "cooldown": st.integers(0, 4),
+        "min_lr": between(0, 0.01),
+        "eps": between(0, 1e-3),
+    },
+)
+
+# The name of the schedule is that of the class in snake case.
+SCHEDULES = {
+    "StepLR": "step_lr",
+    "MultiStepLR": "multi_step_lr",
+    "ExponentialLR": "exponential_lr",
+    "ConstantLR": "constant_lr",
+    "LinearLR": "linear_lr",
+    "PolynomialLR": "polynomial_lr",
+    "CosineAnnealingLR": "cosine_annealing_lr",
+    "CosineAnnealingWarmRestarts": "cosine_annealing_warm_restarts",
+    "CyclicLR": "cyclic_lr",
+    "LambdaLR": "lambda_lr",
+    "MultiplicativeLR": "multiplicative_lr",
+}
