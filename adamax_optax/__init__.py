@@ -1,6 +1,6 @@
 """Adamax for JAX: the numbers of MindSpore and PyTorch, as Optax transformations."""
 
-from adamax_optax import interop
+from adamax_optax import compat, interop, lr_scheduler, schedules
 from adamax_optax._alias import adamax, adamaxw, scale_by_adamax
 from adamax_optax._bias_correction import (
     ScaleByBiasCorrectionState,
@@ -15,19 +15,24 @@ from adamax_optax._stochastic_rounding import (
     StochasticRoundingState,
     stochastic_rounding,
 )
+from adamax_optax.compat import Adamax
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Adamax",
     "ScaleByBiasCorrectionState",
     "ScaleByInfinityNormState",
     "ScaleByReducedInfinityNormState",
     "StochasticRoundingState",
     "adamax",
     "adamaxw",
+    "compat",
     "interop",
+    "lr_scheduler",
     "scale_by_adamax",
     "scale_by_bias_correction",
     "scale_by_infinity_norm",
+    "schedules",
     "stochastic_rounding",
 ]

@@ -41,6 +41,7 @@ def test_every_public_function_is_documented_in_full():
             )
 
 
+@pytest.mark.usefixtures("lenient_promotion")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name):
     results = doctest.testmod(importlib.import_module(name))

@@ -1,0 +1,356 @@
+"""The class `Adamax`: the constructor and the habits of MindSpore and PyTorch."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optax
+
+from adamax_optax._alias import adamax
+from adamax_optax.compat import (
+    _gradients,
+    _hyperparameters,
+    _moments,
+    _parameters,
+    _state_dict,
+    _step,
+)
+
+# What follows from the parameters, or stands in the state dict.
+_FOUND_ANEW = ("_found", "_group_of", "_matcher", "_moments", "_paths")
+
+
+class Adamax:
+    """Adamax with the constructor and the habits of MindSpore and PyTorch.
+
+    The arithmetic is `adamax_optax.adamax`'s, whose docstring has the equations. This
+    class keeps parameters and state, so that a training loop can be ported line by
+    line:
+
+    .. code-block:: python
+
+        optimizer = ao.Adamax(net, lr=0.1)              # an nnx.Module, or any tree
+        grad_fn = nnx.value_and_grad(loss_fn)
+        for batch in batches:
+            loss, gradients = grad_fn(net, batch)
+            optimizer(gradients)                        # net is updated in place
+
+    Args:
+      params: What to optimize: a tree of arrays; an `nnx.Module`, of which the
+        `nnx.Param` are taken, or a tree of `nnx.Variable`, both updated in place; or
+        a list of groups. A group is a dict with `"params"` (any of these) and
+        hyperparameters of its own; keys unknown here are kept. With the key
+        `"state_dtype"` a group keeps its state in 4 or 2 bytes per parameter, as in
+        `adamax_optax.adamax`.
+      lr: Learning rate, at least 0: a number or an array of one element.
+      betas: Decay rates of the mean and of the infinity norm, each in [0, 1).
+      eps: Added to every |g| inside the maximum, at least 0.
+      weight_decay: Coefficient of the coupled L2 penalty, at least 0.
+      maximize: Whether to ascend. The gradient is negated before the decay is added.
+
+    Attributes:
+      param_groups: A list of dicts with `"params"`, `"lr"`, `"betas"`, `"eps"`,
+        `"weight_decay"`, `"maximize"`. Assigning to an entry takes effect on the next
+        step, without a new compilation. `"params"` holds the current parameters.
+        Setting `"state_dtype"` converts the moments at the next step.
+      defaults: The hyperparameters of groups that do not have their own.
+
+    Raises:
+      ValueError: If a hyperparameter is out of range or of the wrong kind, if there
+        are no parameters, or if one stands in two groups. A refused call, here and in
+        every method, changes nothing.
+
+    Example:
+      >>> import adamax_optax as ao, jax, jax.numpy as jnp
+      >>> params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.0)}
+      >>> optimizer = ao.Adamax(params, lr=0.1)
+      >>> loss_fn = lambda p: jnp.sum((p["w"] - 3.0) ** 2) + p["b"] ** 2
+      >>> grad_fn = jax.jit(jax.grad(loss_fn))
+      >>> for _ in range(400):
+      ...     params = optimizer(grad_fn(params))
+      >>> print(f"{loss_fn(params):.4f}")
+      0.0000
+      >>> optimizer.param_groups[0]["lr"] = 0.01
+      >>> optimizer
+      Adamax (
+      Parameter Group 0
+          betas: (0.9, 0.999)
+          eps: 1e-08
+          lr: 0.01
+          maximize: False
+          weight_decay: 0.0
+      )
+
+    `adamax_optax.compat` has the guide for porting, with every difference.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        self.defaults: dict[str, Any] = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+        }
+        _hyperparameters.check(self.defaults, look=True)
+        # Whether parameters and gradients come with one entry for each group.
+        self._grouped = _are_groups(params)
+        self._start(params if self._grouped else [{"params": params}])
+
+    def _start(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        self.param_groups: list[dict[str, Any]] = []
+        self._found: list[_parameters.Parameters] = []
+        self._moments: list[_moments.Moments] = []
+        for group in groups:
+            self._add(group)
+        self._number()
+
+    @property
+    def parameters(self) -> Any:
+        """The current parameters: as they were passed, or a list with one per group."""
+        trees = [group["params"] for group in self.param_groups]
+        return trees if self._grouped else trees[0]
+
+    def __call__(self, gradients: Any = None) -> Any:
+        """Take one step; the same as `step`."""
+        return self.step(gradients)
+
+    def step(self, gradients: Any = None) -> Any:
+        """Take one step.
+
+        Args:
+          gradients: In the structure of the parameters (with groups: a sequence of one
+            tree for each), or a flat sequence of arrays in the order of the
+            parameters. A parameter whose gradient is `None` is left alone with its
+            moments and its step count.
+
+        Returns:
+          The new parameters, in the structure given to the constructor. Arrays of the
+          caller stay valid; modules and variables of NNX are updated in place.
+
+        Raises:
+          ValueError: If the gradients do not fit the parameters, naming the first that
+            does not, or if a hyperparameter in `param_groups` is out of range.
+        """
+        hyper = list(map(_hyperparameters.to_arrays, self._hyperparameters()))
+        params = self._read()
+        numbers, leaves = self._matcher.match(gradients)
+        for k, gradient in zip(numbers, leaves, strict=True):
+            _gradients.check(gradient, params[k], self._paths[k])
+
+        moments = self._moments_as(
+            [group.get("state_dtype") for group in self.param_groups], params
+        )
+        stepped = _step.step(
+            params,
+            moments,
+            dict(zip(numbers, leaves, strict=True)),
+            self._group_of,
+            hyper,
+        )
+        for k, (param, after) in stepped.items():
+            params[k], moments[k] = param, after
+        self._moments = moments
+        self._write(params)
+        return self.parameters
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a group; its bias correction starts with its own first step.
+
+        Args:
+          param_group: A dict with `"params"`, and hyperparameters where they differ
+            from the defaults. From now on parameters and gradients come as a sequence
+            with one entry for each group.
+
+        Raises:
+          ValueError: If a hyperparameter is out of range, there are no parameters, or
+            one already stands in another group.
+        """
+        self._add(param_group)
+        self._grouped = True
+        self._number()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state in PyTorch's layout.
+
+        Returns:
+          ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …},
+          "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``: parameters are
+          numbered in order through all groups, and those that never took a step have
+          no entry under `"state"`. A deep copy, which can be pickled; arrays are
+          JAX's. The parameters themselves are not in it, as in PyTorch.
+        """
+        moments = self._moments_as([None] * len(self.param_groups), self._read())
+        return _state_dict.save(self.param_groups, self._sizes(), moments)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take moments, step counts and hyperparameters from a state dict.
+
+        Args:
+          state_dict: What `state_dict` returned, here or by `torch.optim.Adamax`; its
+            arrays may be JAX's, NumPy's or tensors. Parameters correspond by their
+            order, whatever their names.
+
+        Raises:
+          ValueError: If the number of groups or parameters differs, something is
+            missing, or a shape or a hyperparameter does not fit.
+        """
+        options = _state_dict.load_groups(state_dict, self._sizes(), self.defaults)
+        moments = _state_dict.load_moments(state_dict, self._read(), self._paths)
+        for group, loaded in zip(self.param_groups, options, strict=True):
+            params = group["params"]
+            group.clear()
+            group.update(loaded, params=params)
+        self._moments = moments
+
+    def init(self, params: Any) -> optax.OptState:
+        """Return the state of the functional form: Optax's `init`.
+
+        With `init` and `update` an instance stands where Optax expects a
+        transformation: in `optax.chain`, or as the `tx` of a Flax `TrainState`. They
+        leave the instance's own parameters and state alone.
+
+        Args:
+          params: A tree of arrays; with several groups, a sequence of one for each.
+        """
+        return _moments.component_wise(self._transformation(), params).init(params)
+
+    def update(
+        self, updates: Any, state: optax.OptState, params: Any = None
+    ) -> tuple[Any, optax.OptState]:
+        """Return updates and the new state: Optax's `update`.
+
+        The hyperparameters are those in `param_groups`, read when the caller is
+        traced: under `jit` later changes do not reach a program already compiled.
+        """
+        tx = _moments.component_wise(self._transformation(), updates)
+        return tx.update(updates, state, params)
+
+    def __repr__(self) -> str:
+        groups = [
+            f"Parameter Group {i}\n"
+            + "".join(f"    {k}: {group[k]}\n" for k in sorted(group) if k != "params")
+            for i, group in enumerate(self.param_groups)
+        ]
+        return f"{type(self).__name__} (\n" + "\n".join(groups) + ")"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what `copy` and `pickle` keep: structures of JAX are not among it."""
+        kept = {k: v for k, v in self.__dict__.items() if k not in _FOUND_ANEW}
+        return {**kept, "saved": [entry.copy() for entry in self._moments]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({k: v for k, v in state.items() if k != "saved"})
+        self._start(self.param_groups)
+        self._moments = state["saved"]
+
+    def _add(self, param_group: Mapping[str, Any]) -> None:
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise ValueError(
+                f"A parameter group must be a dict with 'params', got {param_group!r}."
+            )
+        group = {**self.defaults, **param_group}
+        _hyperparameters.check(group, look=True)
+        found = _parameters.find(group["params"])
+        self._refuse_shared(found, group["params"])
+        moments = _moments.init(
+            found.read(group["params"]),
+            group.get("state_dtype"),
+            first=len(self._moments),
+        )
+        self.param_groups.append(group)
+        self._found.append(found)
+        self._moments += moments
+
+    def _refuse_shared(self, found: _parameters.Parameters, params: Any) -> None:
+        paths = dict(zip(map(id, found.owned(params)), found.paths, strict=True))
+        groups = zip(self._found, self.param_groups, strict=True)
+        for i, (other, group) in enumerate(groups):
+            for owned in other.owned(group["params"]):
+                if id(owned) in paths:
+                    raise ValueError(
+                        "A parameter may stand in one group only, but "
+                        f"{_parameters.label(paths[id(owned)])} of group "
+                        f"{len(self._found)} stands in group {i} already."
+                    )
+
+    def _number(self) -> None:
+        """Number the parameters through all groups."""
+        self._group_of = [i for i, found in enumerate(self._found) for _ in found.paths]
+        self._paths = [
+            (f"[{i}]", *path) if self._grouped else path
+            for i, found in enumerate(self._found)
+            for path in found.paths
+        ]
+        self._matcher = _gradients.Matcher(self._paths)
+
+    def _sizes(self) -> list[int]:
+        return [len(found.paths) for found in self._found]
+
+    def _read(self) -> list[Any]:
+        """Return the arrays of all parameters."""
+        return [
+            array
+            for found, group in zip(self._found, self.param_groups, strict=True)
+            for array in found.read(group["params"])
+        ]
+
+    def _write(self, arrays: list[Any]) -> None:
+        """Replace the arrays of all parameters."""
+        rest = iter(arrays)
+        for found, group in zip(self._found, self.param_groups, strict=True):
+            own = list(itertools.islice(rest, len(found.paths)))
+            group["params"] = found.write(group["params"], own)
+
+    def _moments_as(
+        self, state_dtypes: Sequence[Any], params: Sequence[Any]
+    ) -> list[_moments.Moments]:
+        """Return all moments in the form that is given for each group."""
+        betas = [group["betas"] for group in self.param_groups]
+        return [
+            _moments.cast(
+                entry,
+                param,
+                state_dtypes[i],
+                b1=betas[i][0],
+                b2=betas[i][1],
+                number=number,
+            )
+            for number, (entry, param, i) in enumerate(
+                zip(self._moments, params, self._group_of, strict=True)
+            )
+        ]
+
+    def _hyperparameters(self) -> list[dict[str, Any]]:
+        """Return the functional arguments of each group."""
+        for group in self.param_groups:
+            _hyperparameters.check(group)
+        return list(map(_hyperparameters.to_functional, self.param_groups))
+
+    def _transformation(self) -> optax.GradientTransformation:
+        groups = [
+            adamax(**arguments, state_dtype=group.get("state_dtype"))
+            for arguments, group in zip(
+                self._hyperparameters(), self.param_groups, strict=True
+            )
+        ]
+        if not self._grouped:
+            return groups[0]
+        return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
+
+
+def _are_groups(params: Any) -> bool:
+    return (
+        isinstance(params, list | tuple)
+        and len(params) > 0
+        and all(isinstance(entry, Mapping) and "params" in entry for entry in params)
+    )

@@ -1,0 +1,125 @@
+"""Which gradient belongs to which parameter."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adamax_optax.compat import _nnx
+from adamax_optax.compat._parameters import (
+    Path,
+    flatten,
+    is_array,
+    is_inexact,
+    label,
+)
+
+
+class Matcher:
+    """Matches gradients with parameters, and remembers how for the next step."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Take the paths of all parameters, through all groups."""
+        self._paths = paths
+        self._treedef: Any = None
+        self._numbers: list[int] = []
+
+    def match(self, gradients: Any) -> tuple[list[int], list[Any]]:
+        """Return the numbers of the parameters with a gradient, and these gradients.
+
+        Args:
+          gradients: A tree with the structure of the parameters, or a flat sequence
+            in their order. `None` stands for the gradient of one parameter or of all
+            below it.
+
+        Raises:
+          ValueError: If nothing fits, naming the first parameter without a gradient or
+            the first gradient without a parameter.
+        """
+        if _are_none(gradients):
+            raise ValueError(
+                "step must be given the gradients, as jax.grad or nnx.grad returns "
+                "them: there is no backward() that leaves them with the parameters, "
+                f"and closures are not called. Got {gradients!r}."
+            )
+        leaves, treedef = jax.tree.flatten(gradients)
+        if self._treedef is None or treedef != self._treedef:
+            self._numbers = self._find(gradients)
+            self._treedef = treedef
+        return self._numbers, leaves
+
+    def _find(self, gradients):
+        if _is_flat(gradients, len(self._paths)):
+            return [k for k, leaf in enumerate(gradients) if leaf is not None]
+        found, _ = flatten(gradients, with_none=True)
+        absent = {path for path, leaf in found.items() if leaf is None}
+        for path in self._paths:
+            # A `None` may also stand above the parameter.
+            above = (path[:n] for n in range(len(path)))
+            if path not in found and absent.isdisjoint(above):
+                raise self._misfit(f"{label(path)} has none")
+        numbers = {path: k for k, path in enumerate(self._paths)}
+        present = [path for path in found if path not in absent]
+        for path in present:
+            if path not in numbers:
+                raise self._misfit(f"there is no {label(path)}")
+        return [numbers[path] for path in present]
+
+    def _misfit(self, what):
+        return ValueError(
+            "gradients must have the structure of the parameters (with groups: one "
+            f"entry for each), or be a sequence of {len(self._paths)} arrays in their "
+            f"order, with None for a parameter without gradient; {what}."
+        )
+
+
+def check(gradient: Any, param: Any, path: Path) -> None:
+    """Raise unless a gradient fits its parameter.
+
+    Raises:
+      ValueError: If it is no array, or has another shape, or is complex where the
+        parameter is real or the other way about.
+    """
+    if isinstance(gradient, jax.core.Tracer):
+        raise ValueError(
+            "An Adamax object keeps its state itself and so cannot step inside jit, "
+            "grad or scan. Compute the gradients there and step outside, or use "
+            "adamax_optax.adamax, or this object's init and update."
+        )
+    if not is_array(gradient):
+        raise ValueError(
+            f"The gradient of {label(path)} must be an array of JAX or NumPy, got "
+            f"{gradient!r}."
+        )
+    if gradient.shape != param.shape:
+        raise ValueError(
+            f"The gradient of {label(path)} has shape {gradient.shape}, the parameter "
+            f"{param.shape}."
+        )
+    if gradient.dtype != param.dtype and (
+        not is_inexact(gradient)
+        or jnp.iscomplexobj(gradient) != jnp.iscomplexobj(param)
+    ):
+        raise ValueError(
+            f"The gradient of {label(path)} has dtype {gradient.dtype}, the parameter "
+            f"{param.dtype}: both must be floating or both complex."
+        )
+
+
+def _are_none(gradients):
+    """Whether it is an object of another kind, such as None or a closure."""
+    if gradients is None or isinstance(gradients, Iterator):
+        return True
+    return jax.tree_util.all_leaves([gradients]) and not is_array(gradients)
+
+
+def _is_flat(gradients, count):
+    return (
+        isinstance(gradients, list | tuple)
+        and len(gradients) == count
+        and all(
+            leaf is None or is_array(leaf) or _nnx.is_variable(leaf)
+            for leaf in gradients
+        )
+    )

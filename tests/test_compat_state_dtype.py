@@ -1,0 +1,151 @@
+"""The class with the group key `state_dtype`."""
+
+import copy
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adamax_optax as ao
+from adamax_optax.compat import _step
+
+STATE_DTYPES = [jnp.bfloat16, jnp.float16, jnp.uint16]
+BYTES = {jnp.bfloat16: 4, jnp.float16: 4, jnp.uint16: 2}
+
+
+def params():
+    return {"w": jnp.linspace(-1, 1, 600).reshape(20, 30), "b": jnp.zeros(30)}
+
+
+def gradients(step):
+    key = jax.random.key(step)
+    return jax.tree.map(lambda p: 0.5 + jax.random.normal(key, p.shape), params())
+
+
+def train(optimizer, first, steps):
+    for step in range(first, first + steps):
+        new = optimizer([gradients(step)])
+    return new[0]
+
+
+def with_state(state_dtype, **hyper):
+    group = {"params": params(), "state_dtype": state_dtype}
+    return ao.Adamax([group], lr=0.01, **hyper)
+
+
+def state_bytes(optimizer):
+    """Bytes of state that the optimizer holds for each parameter, scalars aside."""
+    arrays = [x for x in jax.tree.leaves(optimizer._moments) if np.ndim(x) > 0]
+    return sum(x.nbytes for x in arrays) / 630
+
+
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_trains_as_float32_does_in_fewer_bytes(state_dtype):
+    small, full = with_state(state_dtype), with_state(None)
+    got, expected = train(small, 0, 30), train(full, 0, 30)
+    for name in got:
+        moved = np.abs(expected[name] - params()[name])
+        np.testing.assert_allclose(got[name], expected[name], atol=0.2 * moved.max())
+    assert state_bytes(small) == BYTES[state_dtype]
+    assert state_bytes(full) == 8
+
+
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_functional_form_has_it_too(state_dtype):
+    optimizer = with_state(state_dtype)
+    state = optimizer.init([params()])
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(state)}
+    assert jnp.dtype(state_dtype) in dtypes
+
+
+def test_parameters_of_one_shape_have_noise_of_their_own():
+    same = {"a": jnp.zeros(500), "b": jnp.zeros(500)}
+    optimizer = ao.Adamax([{"params": same, "state_dtype": jnp.uint16}])
+    gradient = jax.random.normal(jax.random.key(0), (500,))
+    for scale in [1.0, 0.3]:
+        ((a, b),) = [
+            new.values()
+            for new in optimizer([{"a": scale * gradient, "b": scale * gradient}])
+        ]
+    assert np.any(a != b)
+
+
+def test_switches_in_the_middle_of_a_run():
+    optimizer = with_state(None)
+    train(optimizer, 0, 10)
+    optimizer.param_groups[0]["state_dtype"] = jnp.uint16
+    train(optimizer, 10, 1)
+    assert state_bytes(optimizer) == 2
+    optimizer.param_groups[0]["state_dtype"] = None
+    got = train(optimizer, 11, 10)
+    assert state_bytes(optimizer) == 8
+    expected = train(with_state(None), 0, 21)
+    np.testing.assert_allclose(got["w"], expected["w"], atol=0.02)
+
+
+def test_refuses_what_a_word_cannot_hold_and_changes_nothing():
+    with pytest.raises(ValueError, match="b1 < b2"):
+        with_state(jnp.uint16, betas=(0.9, 0.5))
+    with pytest.raises(ValueError, match="state_dtype must be"):
+        with_state(jnp.int8)
+    optimizer = with_state(None)
+    optimizer.param_groups[0]["state_dtype"] = "int8"
+    with pytest.raises(ValueError, match="state_dtype must be"):
+        train(optimizer, 0, 1)
+    assert optimizer.state_dict()["state"] == {}
+
+
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_state_dict_is_pytorchs_and_goes_back_in(state_dtype):
+    optimizer = with_state(state_dtype)
+    train(optimizer, 0, 20)
+    saved = optimizer.state_dict()
+    assert set(saved["state"][0]) == {"step", "exp_avg", "exp_inf"}
+    assert saved["state"][1]["exp_avg"].dtype == jnp.float32
+    assert saved["param_groups"][0]["state_dtype"] == state_dtype
+
+    other = with_state(state_dtype)
+    other.load_state_dict(saved)
+    again = other.state_dict()
+    for number in saved["state"]:
+        before, after = saved["state"][number], again["state"][number]
+        np.testing.assert_array_equal(before["exp_inf"], after["exp_inf"])
+        np.testing.assert_array_equal(before["exp_avg"], after["exp_avg"])
+    other([gradients(20)])
+    assert state_bytes(other) == BYTES[state_dtype]
+
+
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_pickle_and_copies_go_on_bit_for_bit(state_dtype):
+    optimizer = with_state(state_dtype)
+    train(optimizer, 0, 10)
+    copies = [
+        pickle.loads(pickle.dumps(optimizer)),
+        copy.deepcopy(optimizer),
+        copy.copy(optimizer),
+    ]
+    expected = train(optimizer, 10, 5)
+    for other in copies:
+        got = train(other, 10, 5)
+        np.testing.assert_array_equal(got["w"], expected["w"])
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_complex_parameters_component_wise(state_dtype):
+    group = {"params": jnp.zeros(50, complex), "state_dtype": state_dtype}
+    optimizer = ao.Adamax([group])
+    (new,) = optimizer([jnp.full(50, 1 - 2j)])
+    np.testing.assert_allclose(new, -0.002 + 0.002j, rtol=0.1)
+
+
+def test_compiles_once():
+    optimizer = with_state(jnp.uint16)
+    train(optimizer, 0, 1)
+    compiled = _step._compiled._cache_size()
+    train(optimizer, 1, 5)
+    optimizer.param_groups[0]["lr"] = 0.5
+    train(optimizer, 6, 2)
+    assert _step._compiled._cache_size() == compiled
