@@ -290,6 +290,128 @@ FAULTS = {
         "scale, key = jnp.ones([], jnp.float32) / 2, next_key(state.key)",
         "test_interop.py",
     ),
+    # The class.
+    "count-of-one-parameter-for-all": Fault(
+        "compat/_step.py",
+        "key = group_of[k], moments[k].count, params[k].dtype",
+        "key = group_of[k], moments[0].count, params[k].dtype",
+        "test_compat.py test_compat_torch.py",
+    ),
+    "moments-of-the-caller-donated": Fault(
+        "compat/_state_dict.py",
+        "[jnp.array(part, copy=True) for part in jax.tree.leaves(value)]",
+        "jax.tree.leaves(value)",
+        "test_compat.py",
+    ),
+    "parameters-donated": Fault(
+        "compat/_step.py",
+        "donate_argnums=1",
+        "donate_argnums=(0, 1)",
+        "test_compat.py",
+    ),
+    "new-kinds-of-numbers-compiled-anew": Fault(
+        "compat/_hyperparameters.py",
+        "return np.asarray(value, bool if isinstance(value, bool) else np.float64)",
+        "return value",
+        "test_compat.py",
+    ),
+    "complex-by-modulus": Fault(
+        "compat/_moments.py",
+        "    if any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):\n",
+        "    if False:\n",
+        "test_compat.py test_compat_torch.py",
+    ),
+    "weak-types-compiled-twice": Fault(
+        "compat/_step.py",
+        'if getattr(array, "weak_type", False):',
+        "if False:",
+        "test_compat.py",
+    ),
+    "gradients-matched-by-order-of-a-stale-structure": Fault(
+        "compat/_gradients.py",
+        "if self._treedef is None or treedef != self._treedef:",
+        "if self._treedef is None:",
+        "test_compat.py test_compat_torch.py test_compat_errors.py",
+    ),
+    "prefix-of-a-name-taken-for-a-branch": Fault(
+        "compat/_gradients.py",
+        "above = (path[:n] for n in range(len(path)))",
+        "above = [a for a in absent if ''.join(path).startswith(''.join(a)[:-2])]",
+        "test_compat_errors.py",
+    ),
+    "tied-variables-stepped-twice": Fault(
+        "compat/_parameters.py",
+        "places.setdefault(id(variable), (prefix + _names(path), variable))",
+        "places[len(places)] = (prefix + _names(path), variable)",
+        "test_compat_nnx.py",
+    ),
+    "all-of-a-modules-variables-stepped": Fault(
+        "compat/_nnx.py",
+        "nnx.variables(node, nnx.Param)",
+        "nnx.variables(node)",
+        "test_compat_nnx.py",
+    ),
+    "group-added-later-not-numbered": Fault(
+        "compat/_adamax.py",
+        "        self._grouped = True\n        self._number()\n",
+        "        self._grouped = True\n",
+        "test_compat.py test_compat_torch.py",
+    ),
+    "refused-state-half-loaded": Fault(
+        "compat/_adamax.py",
+        """moments = _state_dict.load_moments(state_dict, self._read(), self._paths)
+        for group, loaded in zip(self.param_groups, options, strict=True):
+            params = group["params"]
+            group.clear()
+            group.update(loaded, params=params)
+""",
+        """for group, loaded in zip(self.param_groups, options, strict=True):
+            params = group["params"]
+            group.clear()
+            group.update(loaded, params=params)
+        moments = _state_dict.load_moments(state_dict, self._read(), self._paths)
+""",
+        "test_compat_errors.py",
+    ),
+    "loaded-options-shared-with-the-caller": Fault(
+        "compat/_state_dict.py",
+        "return _to_numpy(value) if is_tensor else copy.deepcopy(value)",
+        "return _to_numpy(value) if is_tensor else value",
+        "test_compat_state.py",
+    ),
+    "groups-without-a-blank-line": Fault(
+        "compat/_adamax.py",
+        '"\\n".join(groups)',
+        '"".join(groups)',
+        "test_compat.py",
+    ),
+    "rates-in-another-dtype": Fault(
+        "compat/_step.py",
+        "name: jnp.asarray(batch.hyper[name], dtype)",
+        "name: batch.hyper[name]",
+        "test_compat_torch.py",
+    ),
+    "class-without-reduced-state": Fault(
+        "compat/_adamax.py",
+        """            [group.get("state_dtype") for group in self.param_groups], params
+""",
+        """            [None for group in self.param_groups], params
+""",
+        "test_compat_state_dtype.py",
+    ),
+    "class-noise-the-same-for-all": Fault(
+        "compat/_moments.py",
+        "norm._replace(key=jnp.asarray(number, jnp.uint32))",
+        "norm._replace(key=jnp.asarray(0, jnp.uint32))",
+        "test_compat_state_dtype.py",
+    ),
+    # The schedules.
+    "closed-form-one-epoch-late": Fault(
+        "schedules.py",
+        "count // steps_per_epoch",
+        "(count + 1) // steps_per_epoch",
+        "test_schedules.py",
+    ),
     # Errors.
     "range-unchecked": Fault(
         "_checks.py",
