@@ -70,9 +70,16 @@ def test_coupled_decay_is_not_what_optax_has():
     assert np.abs(coupled - decoupled).max() > 0.05
 
 
-def test_optax_adamax_is_nan_in_float16():
-    # The fault that the README names; if Optax mends it, the README must change.
-    tx = optax.adamax(0.1)
+@pytest.mark.parametrize("theirs", [optax.adamax, optax.adamaxw])
+def test_faults_of_optax_that_the_readme_names(theirs):
+    # If Optax mends them, the README must change.
+    tx = theirs(0.1)
     params = jnp.zeros(1, jnp.float16)
-    update, _ = tx.update(params, tx.init(params))
+    update, _ = tx.update(params, tx.init(params), params)
     assert np.isnan(update[0])
+
+    params = jnp.zeros(1, jnp.bfloat16)
+    _, state = tx.update(jnp.ones(1, jnp.bfloat16), tx.init(params), params)
+    for _ in range(100):
+        _, state = jax.jit(tx.update)(params, state, params)
+    assert optax.tree_utils.tree_get(state, "nu")[0] == 1.0  # for ever, not 0.999^100
