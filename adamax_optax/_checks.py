@@ -27,7 +27,9 @@ def check_range(
       ValueError: If `value` is none of these, NaN, or outside the range.
     """
     if isinstance(value, numbers.Real | np.ndarray):
-        if not np.all((0 <= np.asarray(value)) & (np.asarray(value) < below)):
+        # Not `or` of the opposites, which a NaN would pass.
+        inside = (0 <= value) & (value < below)  # type: ignore[operator]
+        if not (inside if isinstance(inside, bool) else inside.all()):
             bound = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(
                 f"{name} must be at least 0 and {bound}, got {value!r}.{fix}"
