@@ -117,6 +117,18 @@ def test_state_dict_is_pytorchs_and_goes_back_in(state_dtype):
     assert state_bytes(other) == BYTES[state_dtype]
 
 
+def test_state_dict_that_does_not_name_it_leaves_it_as_it_is():
+    # Such as PyTorch's own.
+    saved = ao.Adamax([{"params": params()}], lr=0.3)
+    train(saved, 0, 2)
+    optimizer = with_state(jnp.uint16)
+    optimizer.load_state_dict(saved.state_dict())
+    assert optimizer.param_groups[0]["state_dtype"] == jnp.uint16
+    assert optimizer.param_groups[0]["lr"] == 0.3
+    train(optimizer, 2, 1)
+    assert state_bytes(optimizer) == 2
+
+
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
 def test_pickle_and_copies_go_on_bit_for_bit(state_dtype):
     optimizer = with_state(state_dtype)

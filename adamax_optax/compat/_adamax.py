@@ -204,7 +204,14 @@ class Adamax:
           ValueError: If the number of groups or parameters differs, something is
             missing, or a shape or a hyperparameter does not fit.
         """
-        options = _state_dict.load_groups(state_dict, self._sizes(), self.defaults)
+        # How moments are kept is this optimizer's own, unless the dict names it.
+        kept = [
+            {key: group[key] for key in ("state_dtype",) if key in group}
+            for group in self.param_groups
+        ]
+        options = _state_dict.load_groups(
+            state_dict, self._sizes(), [{**self.defaults, **own} for own in kept]
+        )
         moments = _state_dict.load_moments(state_dict, self._read(), self._paths)
         for group, loaded in zip(self.param_groups, options, strict=True):
             params = group["params"]

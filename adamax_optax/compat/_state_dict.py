@@ -49,14 +49,16 @@ def save(
 
 
 def load_groups(
-    state_dict: Mapping[str, Any], sizes: Sequence[int], defaults: Mapping[str, Any]
+    state_dict: Mapping[str, Any],
+    sizes: Sequence[int],
+    defaults: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return what a state dict has in its groups, without the parameters.
 
     Args:
       state_dict: The dict.
       sizes: How many parameters each group must have.
-      defaults: The hyperparameters that a group may lack.
+      defaults: The options that each group may lack.
 
     Raises:
       ValueError: If the dict is none, or a size or a hyperparameter does not fit.
@@ -78,9 +80,9 @@ def load_groups(
             f"have; they have {saved_sizes}."
         )
     loaded = []
-    for group in groups:
+    for group, missing in zip(groups, defaults, strict=True):
         options = {k: _option(v) for k, v in group.items() if k != "params"}
-        loaded.append({**copy.deepcopy(dict(defaults)), **options})
+        loaded.append({**copy.deepcopy(dict(missing)), **options})
         _hyperparameters.check(loaded[-1], look=True)
     return loaded
 
