@@ -106,6 +106,12 @@ def test_masked_leaves():
     chex.assert_trees_all_equal_shapes_and_dtypes(cast, small.init(PARAMS))
 
 
+def test_complex_moments_are_refused():
+    state = ao.adamax().init(jnp.ones(3, jnp.complex64))
+    with pytest.raises(ValueError, match="complex parameters"):
+        ao.interop.cast_state(state, jnp.uint16)
+
+
 def test_no_moments():
     with pytest.raises(ValueError, match="no moments"):
         ao.interop.cast_state(optax.adam(0.1).init(PARAMS), jnp.uint16)

@@ -35,8 +35,8 @@ def cast_state(
       rounded at random without bias.
 
     Raises:
-      ValueError: If `state_dtype` is none of these, needs b1 < b2, or if there are no
-        moments of this package in `opt_state`.
+      ValueError: If `state_dtype` is none of these or needs b1 < b2, if the moments
+        are complex, or if there are no moments of this package in `opt_state`.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -74,6 +74,11 @@ def _cast(state, state_dtype, b1, b2):
     moments = _decoded(state, b1, b2)
     treedef: Any
     means, treedef = jax.tree.flatten(moments.mu)
+    if any(map(jnp.iscomplexobj, means)):
+        raise ValueError(
+            f"state_dtype={state_dtype!r} does not take the moments of complex "
+            "parameters: keep them with state_dtype=None."
+        )
     codes = [
         form.encode(
             m.astype(jnp.float32),
