@@ -227,8 +227,6 @@ def test_plateau_beside_others_equals_torch(torch, data):
 @examples
 @hypothesis.given(data=st.data())
 def test_resuming_at_an_epoch_equals_torch(torch, name, data):
-    if not hasattr(torch.optim.lr_scheduler.LRScheduler, "_is_initial"):
-        pytest.skip("PyTorch before 2.9 makes a step when it resumes")
     settings, lrs = data.draw(SETTINGS[name]), data.draw(LRS)
     settings = {**settings, "last_epoch": data.draw(st.integers(0, 30))}
     # With another T_mult, PyTorch resumes in the wrong cycle.
