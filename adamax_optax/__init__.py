@@ -10,6 +10,7 @@ from adamax_optax._infinity_norm import (
     ScaleByInfinityNormState,
     scale_by_infinity_norm,
 )
+from adamax_optax._param_groups import param_groups
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
 from adamax_optax._stochastic_rounding import (
     StochasticRoundingState,
@@ -30,6 +31,7 @@ __all__ = [
     "compat",
     "interop",
     "lr_scheduler",
+    "param_groups",
     "scale_by_adamax",
     "scale_by_bias_correction",
     "scale_by_infinity_norm",

@@ -346,10 +346,47 @@ FAULTS = {
         "test_compat_nnx.py",
     ),
     "all-of-a-modules-variables-stepped": Fault(
-        "compat/_nnx.py",
+        "_nnx.py",
         "nnx.variables(node, nnx.Param)",
         "nnx.variables(node)",
         "test_compat_nnx.py",
+    ),
+    # The groups of the functional form.
+    "last-match-wins": Fault(
+        "_param_groups.py",
+        "for pattern, compiled in patterns.items():",
+        "for pattern, compiled in reversed(patterns.items()):",
+        "test_param_groups.py",
+    ),
+    "patterns-must-match-whole-names": Fault(
+        "_param_groups.py",
+        "compiled.search(name)",
+        "compiled.fullmatch(name)",
+        "test_param_groups.py",
+    ),
+    "variables-named-by-their-value": Fault(
+        "_param_groups.py",
+        "return x is None or _nnx.is_variable(x)",
+        "return x is None",
+        "test_param_groups.py",
+    ),
+    "scaled-schedule-evaluated-once": Fault(
+        "_param_groups.py",
+        "(lambda count: scale * rate(count)) if callable(rate)",
+        "scale * rate(0) if callable(rate)",
+        "test_param_groups.py",
+    ),
+    "unused-rule-passes": Fault(
+        "_param_groups.py",
+        "if unused and present:",
+        "if False:",
+        "test_param_groups.py",
+    ),
+    "defaults-over-rules": Fault(
+        "_param_groups.py",
+        "{**defaults, **rule}",
+        "{**rule, **defaults}",
+        "test_param_groups.py",
     ),
     "group-added-later-not-numbered": Fault(
         "compat/_adamax.py",

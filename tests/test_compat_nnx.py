@@ -4,7 +4,6 @@ import copy
 import pickle
 import re
 import textwrap
-import types
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from sklearn.datasets import load_digits
 
 import adamax_optax as ao
 from adamax_optax import compat
-from adamax_optax.compat import _nnx
 
 
 class Net(nnx.Module):
@@ -191,13 +189,6 @@ def test_new_values_in_a_variable_count():
     weight[...] = jnp.full(2, 5.0)
     optimizer([jnp.ones(2)])
     np.testing.assert_allclose(weight[...], 4.9, rtol=1e-6)
-
-
-def test_variables_of_older_flax():
-    # 0.11 has the property `value` only, which 0.12 deprecated.
-    variable = types.SimpleNamespace(value=1)
-    _nnx.put(variable, 2)
-    assert _nnx.get(variable) == variable.value == 2
 
 
 def test_not_inside_jit():

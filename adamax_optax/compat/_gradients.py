@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adamax_optax.compat import _nnx
+from adamax_optax import _nnx
 from adamax_optax.compat._parameters import (
     Path,
     flatten,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax.compat import _nnx
+from adamax_optax import _nnx
 
 # Where a parameter stands in the tree, such as ("['conv1']", "['kernel']").
 Path = tuple[str, ...]
