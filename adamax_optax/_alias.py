@@ -54,11 +54,12 @@ def adamax(
         this is the rule of Keras, TensorFlow and `mindspore.nn.AdaMax`.
       state_dtype: How the moments are kept: `None`, in the parameters' dtype but at
         least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
-        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which needs b1 < b2. Under
-        `optax.inject_hyperparams` name it in `static_args`, since a dtype is callable
-        and would be taken for a schedule.
+        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which needs b1 < b2.
 
-    All but `mask` and `state_dtype` may be traced.
+    All but `mask` and `state_dtype` may be traced, `b1` and `b2` as float32 or wider.
+    Under `optax.inject_hyperparams` name `state_dtype` in `static_args`, since a dtype
+    is callable and would be taken for a schedule, and for half-precision parameters
+    pass ``hyperparam_dtype=jnp.float32``.
 
     Returns:
       The transformation. The state is a chain's, with a `ScaleByInfinityNormState`

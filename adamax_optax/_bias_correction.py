@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import check_range
+from adamax_optax._checks import check_decay_rate
 from adamax_optax._dtypes import compute_dtype
 
 
@@ -57,7 +57,7 @@ def scale_by_bias_correction(
       Kingma & Ba, `Adam: A Method for Stochastic Optimization
       <https://arxiv.org/abs/1412.6980>`_, 2014, section 3.
     """
-    check_range("b1", b1, below=1.0)
+    check_decay_rate("b1", b1)
 
     def init_fn(params):
         del params

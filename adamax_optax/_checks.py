@@ -41,16 +41,38 @@ def check_range(
         )
 
 
+def check_decay_rate(name: str, value: Any) -> None:
+    """Raise unless a decay rate may lie in [0, 1), and has the bits to lie near 1.
+
+    In bfloat16, 0.999 is 1 and nothing would ever decay. The values of JAX's arrays are
+    not looked at, but their dtypes are.
+
+    Raises:
+      ValueError: Naming the argument, the value or the dtype, and the fix.
+    """
+    check_range(name, value, below=1.0)
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return
+    if jnp.finfo(dtype).bits < 32:
+        raise ValueError(
+            f"{name} has dtype {dtype}, too coarse for a decay rate: 0.999 would be "
+            f"{jnp.asarray(0.999, dtype)} in it. Pass a Python number or float32. For "
+            "half-precision parameters optax.inject_hyperparams makes such arrays: "
+            "give it hyperparam_dtype=jnp.float32."
+        )
+
+
 def check_hyperparameters(
     *, b1: Any, b2: Any, eps: Any, eps_outside: Any = 0.0, weight_decay: Any = 0.0
 ) -> None:
-    """Raise unless b1 and b2 lie in [0, 1) and the others are finite and not negative.
+    """Raise unless b1 and b2 are decay rates and the others finite and not negative.
 
     Raises:
       ValueError: Naming the argument, the value and the range.
     """
-    check_range("b1", b1, below=1.0)
-    check_range("b2", b2, below=1.0)
+    check_decay_rate("b1", b1)
+    check_decay_rate("b2", b2)
     check_range("eps", eps)
     check_range("eps_outside", eps_outside)
     check_range("weight_decay", weight_decay)

@@ -1,8 +1,11 @@
 """Bad hyperparameters and gradients: errors that name the argument and the value."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import adamax_optax as ao
@@ -129,3 +132,22 @@ def test_gradient_where_there_was_no_parameter():
     state = tx.init({"a": jnp.ones(3), "b": None})
     with pytest.raises(ValueError, match=r"gradient at \['b'\] where"):
         tx.update({"a": jnp.ones(3), "b": jnp.ones(2)}, state)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [*itertools.product(FUNCTIONS, ["b1", "b2"]), (ao.scale_by_bias_correction, "b1")],
+)
+@pytest.mark.parametrize("value", [jnp.bfloat16(0.999), np.float16(0.9)])
+def test_decay_rate_in_half_precision(function, name, value):
+    with pytest.raises(ValueError, match=f"{name} has dtype .*float16, too coarse"):
+        function(**{name: value})
+
+
+def test_hyperparameters_injected_in_half_precision():
+    # By default Optax keeps them in the parameters' dtype: b2 = 0.999 would be 1.
+    params = jnp.ones(2, jnp.bfloat16)
+    with pytest.raises(ValueError, match="b1 has .*hyperparam_dtype=jnp.float32"):
+        optax.inject_hyperparams(ao.adamax)(0.1).init(params)
+    tx = optax.inject_hyperparams(ao.adamax, hyperparam_dtype=jnp.float32)(0.1)
+    assert tx.init(params).hyperparams["b2"] == np.float32(0.999)
