@@ -67,6 +67,9 @@ def adamax(
       name, ``optax.tree_utils.tree_get(state, "mu")``. Arithmetic runs in at least
       float32; updates have the gradients' dtype, rounded once. Complex leaves have
       one norm, of the modulus.
+      Derivatives through training are exact with ``state_dtype=None``. With reduced
+      state m / u is a constant to them, and what is left is the effect of the learning
+      rate, of the bias correction and of `adamaxw`'s decay on each step by itself.
 
     Raises:
       ValueError: If a hyperparameter is out of range; in `update`, if there is a

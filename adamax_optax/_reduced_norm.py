@@ -59,6 +59,12 @@ def codes_for(state_dtype: Any, b1: Any, b2: Any) -> Codes:
     Raises:
       ValueError: If it stands for none, or b1 ≥ b2 and the codes need b1 < b2.
     """
+    if isinstance(state_dtype, jax.Array):
+        raise ValueError(
+            f"state_dtype must be a dtype, got the array {state_dtype!r}. A dtype is "
+            "callable, and optax.inject_hyperparams takes it for a schedule unless it "
+            'is named: inject_hyperparams(ao.adamax, static_args="state_dtype").'
+        )
     try:
         dtype = jnp.dtype(state_dtype)
     except TypeError:
@@ -78,7 +84,8 @@ def reduced_infinity_norm(
 ) -> optax.GradientTransformation:
     """Return `scale_by_infinity_norm` with the state in codes.
 
-    The arithmetic between decoding and encoding is float32.
+    The arithmetic between decoding and encoding is float32. To derivatives the updates
+    are constants.
     """
     cast = functools.partial(scalar, dtype=jnp.float32)
 
@@ -122,6 +129,8 @@ def reduced_infinity_norm(
                 random,
             )
             ratio = _ratio(form, codes[i], scale)  # m_t / u_t
+            # Some forms could be differentiated in parts: u but not m, which is wrong.
+            ratio = jax.lax.stop_gradient(ratio)
             outputs.append(ratio.astype(jnp.result_type(g)))
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
         state = ScaleByReducedInfinityNormState(
