@@ -91,6 +91,14 @@ def test_deep_inside_wrappers():
     chex.assert_trees_all_equal_shapes_and_dtypes(cast, small.init(PARAMS))
 
 
+@pytest.mark.parametrize("old", FORMS)
+def test_without_leaves(old):
+    # As in the part of an optax.partition that no leaf is in.
+    state = ao.adamax(state_dtype=old).init({"none": None})
+    cast = ao.interop.cast_state(state, None)
+    chex.assert_trees_all_equal(cast, ao.adamax().init({"none": None}))
+
+
 def test_under_jit():
     state = after_steps(None)
     cast = jax.jit(lambda state: ao.interop.cast_state(state, jnp.uint16))(state)

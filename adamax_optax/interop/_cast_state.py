@@ -11,6 +11,11 @@ from adamax_optax._noise import leaf_key, next_key, noise
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState, codes_for
 
 
+def is_norm(x: Any) -> bool:
+    """Whether something is the state of moments, in whatever form."""
+    return isinstance(x, ScaleByInfinityNormState | ScaleByReducedInfinityNormState)
+
+
 def cast_state(
     opt_state: optax.OptState, state_dtype: Any, *, b1: Any = 0.9, b2: Any = 0.999
 ) -> optax.OptState:
@@ -46,11 +51,6 @@ def cast_state(
       >>> tx = ao.adamax(1e-3, state_dtype=jnp.uint16)
       >>> updates, small = tx.update(p, small, p)
     """
-    kinds = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
-
-    def is_norm(x):
-        return isinstance(x, kinds)
-
     if not any(map(is_norm, jax.tree.leaves(opt_state, is_leaf=is_norm))):
         raise ValueError(
             "opt_state holds no moments of adamax_optax; got "
@@ -102,7 +102,10 @@ def _decoded(state, b1, b2):
     """Return the state with moments in float32, or as they are if they are wider."""
     if isinstance(state, ScaleByInfinityNormState):
         return state
-    form = codes_for(jax.tree.leaves(state.codes)[0].dtype, b1, b2)
+    leaves = jax.tree.leaves(state.codes)
+    if not leaves:
+        return ScaleByInfinityNormState(mu=state.codes[0], nu=state.codes[0])
+    form = codes_for(leaves[0].dtype, b1, b2)
     moments = [
         jax.tree.map(
             lambda *codes, i=i: form.moments(codes, state.scale, b1, b2)[i],
