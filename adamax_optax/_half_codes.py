@@ -4,7 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from adamax_optax._float_bits import power_of_two, round_at_random, round_to_nearest
+from adamax_optax._float_bits import (
+    power_of_two,
+    round_at_random,
+    round_to_nearest,
+    to_bits,
+)
 
 
 class HalfCodes:
@@ -65,7 +70,8 @@ class HalfCodes:
         if not self.root:
             return round_at_random(m, self.dtype, random)
         root = round_at_random(jnp.sqrt(jnp.abs(m)), self.dtype, random)
-        return jnp.where(m < 0, -root, root)
+        # By the sign bit, so that what underflows to -0.0 is coded again as itself.
+        return jnp.where(to_bits(m) < 0, -root, root)
 
     def _larger_norm(self, kept, new):
         """Return the code of the larger of v, whose code `kept` is, and `new`."""

@@ -1,6 +1,7 @@
 """The class with the group key `state_dtype`."""
 
 import copy
+import json
 import pickle
 
 import jax
@@ -94,6 +95,10 @@ def test_refuses_what_a_word_cannot_hold_and_changes_nothing():
     optimizer.param_groups[0]["state_dtype"] = "int8"
     with pytest.raises(ValueError, match="state_dtype must be"):
         train(optimizer, 0, 1)
+    # No state dict that could not be loaded either.
+    with pytest.raises(ValueError, match="state_dtype must be"):
+        optimizer.state_dict()
+    optimizer.param_groups[0]["state_dtype"] = None
     assert optimizer.state_dict()["state"] == {}
 
 
@@ -102,9 +107,10 @@ def test_state_dict_is_pytorchs_and_goes_back_in(state_dtype):
     optimizer = with_state(state_dtype)
     train(optimizer, 0, 20)
     saved = optimizer.state_dict()
-    assert set(saved["state"][0]) == {"step", "exp_avg", "exp_inf"}
+    pytorch = ["step", "exp_avg", "exp_inf"]
+    assert list(saved["state"][0]) == [*pytorch, "scale", "key"]
     assert saved["state"][1]["exp_avg"].dtype == jnp.float32
-    assert saved["param_groups"][0]["state_dtype"] == state_dtype
+    assert saved["param_groups"][0]["state_dtype"] == state_dtype.__name__
 
     other = with_state(state_dtype)
     other.load_state_dict(saved)
@@ -115,6 +121,91 @@ def test_state_dict_is_pytorchs_and_goes_back_in(state_dtype):
         np.testing.assert_array_equal(before["exp_avg"], after["exp_avg"])
     other([gradients(20)])
     assert state_bytes(other) == BYTES[state_dtype]
+
+
+def through_json(saved):
+    plain = jax.tree.map(lambda x: x.tolist() if isinstance(x, jax.Array) else x, saved)
+    return json.loads(json.dumps(plain))
+
+
+@pytest.mark.parametrize("through", [copy.copy, through_json], ids=["dict", "json"])
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_state_dict_goes_on_bit_for_bit(state_dtype, through):
+    optimizer = with_state(state_dtype)
+    now = train(optimizer, 0, 15)
+    other = with_state(state_dtype)
+    other.param_groups[0]["params"] = optimizer.parameters[0]
+    other.load_state_dict(through(optimizer.state_dict()))
+    assert state_bytes(other) == BYTES[state_dtype]
+    expected, got = train(optimizer, 15, 20), train(other, 15, 20)
+    states = [each.state_dict()["state"] for each in (other, optimizer)]
+    assert_same_bits([got, states[0]], [expected, states[1]])
+    assert np.all(np.asarray(got["w"] != now["w"]))
+
+
+def assert_same_bits(got, expected):
+    def compare(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+    jax.tree.map(compare, got, expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(None, jnp.uint16), (jnp.float16, None), (jnp.uint16, jnp.bfloat16)],
+)
+def test_state_dict_of_a_switch_that_no_step_has_seen_yet(old, new):
+    optimizer = with_state(old)
+    train(optimizer, 0, 5)
+    optimizer.param_groups[0]["state_dtype"] = new
+    other = with_state(old)
+    other.param_groups[0]["params"] = optimizer.parameters[0]
+    other.load_state_dict(optimizer.state_dict())
+    assert_same_bits(train(other, 5, 5), train(optimizer, 5, 5))
+
+
+def test_state_dict_without_scale_and_key_is_coded_anew():
+    # As it was saved before they were in it.
+    optimizer = with_state(jnp.uint16)
+    train(optimizer, 0, 10)
+    saved = optimizer.state_dict()
+    for entry in saved["state"].values():
+        del entry["scale"], entry["key"]
+    other = with_state(jnp.uint16)
+    other.load_state_dict(saved)
+    again = other.state_dict()["state"]
+    np.testing.assert_allclose(
+        again[1]["exp_inf"], saved["state"][1]["exp_inf"], rtol=0.12
+    )
+    train(other, 10, 1)
+    assert state_bytes(other) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        (
+            "scale",
+            0.25,
+            r"scale of params\[0\]\['w'\] must be one number in .* got 0.25",
+        ),
+        ("scale", np.nan, "one number in"),
+        ("scale", np.ones(2), "one number in"),
+        ("key", -1, r"key of params\[0\]\['w'\] must be one whole number .* got -1"),
+        ("key", 0.5, "one whole number of 32 bits"),
+        ("key", 2**33, "one whole number of 32 bits"),
+    ],
+)
+def test_scale_and_key_that_do_not_fit(name, value, match):
+    optimizer = with_state(jnp.uint16)
+    train(optimizer, 0, 1)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["lr"] = 0.5
+    saved["state"][1][name] = value
+    with pytest.raises(ValueError, match=match):
+        optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] == 0.01
 
 
 def test_state_dict_that_does_not_name_it_leaves_it_as_it_is():

@@ -8,6 +8,8 @@ import optax
 import pytest
 
 import adamax_optax as ao
+from adamax_optax._reduced_norm import codes_for
+from adamax_optax.interop._cast_state import encode_again
 
 FORMS = [None, "bfloat16", "float16", "uint16"]
 # How far one rounding may move u, and m relative to u.
@@ -97,6 +99,44 @@ def test_without_leaves(old):
     state = ao.adamax(state_dtype=old).init({"none": None})
     cast = ao.interop.cast_state(state, None)
     chex.assert_trees_all_equal(cast, ao.adamax().init({"none": None}))
+
+
+def every_code(state_dtype):
+    """Return the state in which every number that a code can be is one."""
+    bits = np.arange(2**16, dtype=np.uint16)
+    if state_dtype == "uint16":
+        return (bits[(bits & 0xFF) != 0xFF],)  # 0xFF: the norm is not a number
+    values = bits.view(jnp.dtype(state_dtype))
+    form = codes_for(state_dtype, 0.9, 0.999)
+    means = values[np.isfinite(values.astype(np.float32))]
+    high = form.high**0.5 if form.root else form.high
+    norms = means[(means.astype(float) >= form.low) & (means.astype(float) <= high)]
+    return means, np.resize(norms, means.shape)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.5), (0.95, 0.96)])
+@pytest.mark.parametrize("state_dtype", FORMS[1:])
+def test_decoded_codes_are_coded_again_as_themselves(state_dtype, betas):
+    b1, b2 = betas
+    codes = every_code(state_dtype)
+    key = jnp.asarray(2**32 - 5, jnp.uint32)
+
+    @jax.jit
+    def there_and_back(scale):
+        state = ao.ScaleByReducedInfinityNormState(
+            tuple(map(jnp.asarray, codes)), scale, key
+        )
+        decoded = ao.interop.cast_state(state, None, b1=b1, b2=b2)
+        return encode_again(decoded, state_dtype, scale, key, b1=b1, b2=b2)
+
+    for scale in np.random.default_rng(0).uniform(0.5, 2, 8).astype(np.float32):
+        again = there_and_back(jnp.asarray(scale))
+        for code, expected in zip(again.codes, codes, strict=True):
+            assert code.dtype == expected.dtype
+            np.testing.assert_array_equal(
+                np.asarray(code).view(np.uint16), expected.view(np.uint16)
+            )
+        assert again.scale == scale and again.key == key
 
 
 def test_under_jit():

@@ -177,8 +177,9 @@ Differences from both
 - lr = 0 and eps = 0 are allowed, as both document. With eps = 0 an element without any
   gradient so far is left where it is, where the others divide 0 by 0.
 - A group may have the key ``"state_dtype"``, as `adamax_optax.adamax` has it: 4 or 2
-  bytes of state per parameter. A state dict has its moments decoded, in float32; what
-  is loaded is coded again at the next step.
+  bytes of state per parameter. A state dict has its moments decoded, in float32. The
+  entries ``"scale"`` and ``"key"``, which PyTorch passes over, give back the codes bit
+  for bit; where they are missing, moments are coded anew at the next step.
 - Half-precision parameters have their moments in float32. PyTorch's are in the
   parameter's dtype, where in float16 eps is 0 and in bfloat16 the norm does not decay.
 - Hyperparameters meet float32 parameters in float32 and float64 ones in float64.

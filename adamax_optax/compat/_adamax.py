@@ -147,9 +147,7 @@ class Adamax:
         for k, gradient in zip(numbers, leaves, strict=True):
             _gradients.check(gradient, params[k], self._paths[k])
 
-        moments = self._moments_as(
-            [group.get("state_dtype") for group in self.param_groups], params
-        )
+        moments = self._kept(params)
         stepped = _step.step(
             params,
             moments,
@@ -186,11 +184,15 @@ class Adamax:
           ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …},
           "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``: parameters are
           numbered in order through all groups, and those that never took a step have
-          no entry under `"state"`. A deep copy, which can be pickled; arrays are
-          JAX's. The parameters themselves are not in it, as in PyTorch.
+          no entry under `"state"`. Moments of a reduced `state_dtype` are decoded,
+          and `"scale"` and `"key"` beside them give back the codes, bit for bit. A
+          deep copy, which can be pickled; arrays are JAX's. The parameters themselves
+          are not in it, as in PyTorch.
         """
-        moments = self._moments_as([None] * len(self.param_groups), self._read())
-        return _state_dict.save(self.param_groups, self._sizes(), moments)
+        params = self._read()
+        moments = self._kept(params)
+        decoded = self._cast(moments, params, [None] * len(self.param_groups))
+        return _state_dict.save(self.param_groups, self._sizes(), moments, decoded)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take moments, step counts and hyperparameters from a state dict.
@@ -212,7 +214,12 @@ class Adamax:
         options = _state_dict.load_groups(
             state_dict, self._sizes(), [{**self.defaults, **own} for own in kept]
         )
-        moments = _state_dict.load_moments(state_dict, self._read(), self._paths)
+        moments = _state_dict.load_moments(
+            state_dict,
+            self._read(),
+            self._paths,
+            [options[i] for i in self._group_of],
+        )
         for group, loaded in zip(self.param_groups, options, strict=True):
             params = group["params"]
             group.clear()
@@ -318,10 +325,18 @@ class Adamax:
             own = list(itertools.islice(rest, len(found.paths)))
             group["params"] = found.write(group["params"], own)
 
-    def _moments_as(
-        self, state_dtypes: Sequence[Any], params: Sequence[Any]
+    def _kept(self, params: Sequence[Any]) -> list[_moments.Moments]:
+        """Return all moments in the form that each group asks for."""
+        wanted = [group.get("state_dtype") for group in self.param_groups]
+        return self._cast(self._moments, params, wanted)
+
+    def _cast(
+        self,
+        moments: Sequence[_moments.Moments],
+        params: Sequence[Any],
+        state_dtypes: Sequence[Any],
     ) -> list[_moments.Moments]:
-        """Return all moments in the form that is given for each group."""
+        """Return moments in the form that is given for each group."""
         betas = [group["betas"] for group in self.param_groups]
         return [
             _moments.cast(
@@ -333,7 +348,7 @@ class Adamax:
                 number=number,
             )
             for number, (entry, param, i) in enumerate(
-                zip(self._moments, params, self._group_of, strict=True)
+                zip(moments, params, self._group_of, strict=True)
             )
         ]
 

@@ -13,6 +13,7 @@ from adamax_optax._dtypes import compute_dtype
 from adamax_optax._infinity_norm import ScaleByInfinityNormState
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
 from adamax_optax.interop import cast_state
+from adamax_optax.interop._cast_state import encode_again
 
 _NORMS = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
 
@@ -91,6 +92,41 @@ def cast(
         norm = jax.tree.map(lambda x: x.astype(dtype), norm)
     else:
         norm = _with_key(norm, number)
+    return Moments(norm, moments.count)
+
+
+def coding(moments: Moments) -> dict[str, float]:
+    """Return what `encoded` needs besides the decoded moments: nothing for `None`.
+
+    Python's numbers, which PyTorch, unlike tensors, does not cast to the parameters'
+    dtype.
+    """
+    if moments.state_dtype is None:
+        return {}
+    return {"scale": float(moments.norm.scale), "key": int(moments.norm.key)}
+
+
+def encoded(
+    moments: Moments, state_dtype: Any, *, b1: Any, b2: Any, scale: float, key: int
+) -> Moments:
+    """Return moments that were cast to `None` as they were before, bit for bit.
+
+    Args:
+      moments: The moments.
+      state_dtype: As they were kept before, not `None`.
+      b1: The group's first beta.
+      b2: The group's second beta.
+      scale: What `coding` returned, as the next.
+      key: What `coding` returned.
+    """
+    norm = encode_again(
+        moments.norm,
+        state_dtype,
+        jnp.asarray(scale, jnp.float32),
+        jnp.asarray(key, jnp.uint32),
+        b1=b1,
+        b2=b2,
+    )
     return Moments(norm, moments.count)
 
 

@@ -19,13 +19,15 @@ def save(
     groups: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
     moments: Sequence[_moments.Moments],
+    decoded: Sequence[_moments.Moments],
 ) -> dict[str, Any]:
     """Return a state dict, a deep copy.
 
     Args:
       groups: The optimizer's groups.
       sizes: How many parameters each has.
-      moments: Those of all parameters, in order, with no `state_dtype`.
+      moments: Those of all parameters, in order, each as its group keeps them.
+      decoded: The same with no `state_dtype`.
     """
     ends = np.cumsum(sizes).tolist()
     return {
@@ -34,15 +36,13 @@ def save(
                 "step": jnp.asarray(entry.count, jnp.float32),
                 "exp_avg": _copied(entry.norm.mu),
                 "exp_inf": _copied(entry.norm.nu),
+                **_moments.coding(kept),
             }
-            for number, entry in enumerate(moments)
+            for number, (entry, kept) in enumerate(zip(decoded, moments, strict=True))
             if entry.count > 0
         },
         "param_groups": [
-            {
-                **copy.deepcopy({k: v for k, v in group.items() if k != "params"}),
-                "params": list(range(end - size, end)),
-            }
+            {**_saved_options(group), "params": list(range(end - size, end))}
             for group, size, end in zip(groups, sizes, ends, strict=True)
         ],
     }
@@ -88,7 +88,10 @@ def load_groups(
 
 
 def load_moments(
-    state_dict: Mapping[str, Any], params: Sequence[Any], paths: Sequence[Path]
+    state_dict: Mapping[str, Any],
+    params: Sequence[Any],
+    paths: Sequence[Path],
+    options: Sequence[Mapping[str, Any]],
 ) -> list[_moments.Moments]:
     """Return the moments in a state dict whose groups have been looked at.
 
@@ -96,6 +99,7 @@ def load_moments(
       state_dict: The dict.
       params: The optimizer's parameters, in order.
       paths: Their paths, for errors.
+      options: What `load_groups` returned, for each parameter.
 
     Raises:
       ValueError: If something is missing, left over or of another shape or kind.
@@ -109,29 +113,57 @@ def load_moments(
         )
     fresh = _moments.init(params)
     return [
-        _load(saved[number], moments, path) if number in saved else moments
-        for number, moments, path in zip(numbers, fresh, paths, strict=True)
+        _load(saved[number], moments, path, own) if number in saved else moments
+        for number, moments, path, own in zip(
+            numbers, fresh, paths, options, strict=True
+        )
     ]
 
 
-def _load(entry, moments, path):
-    """Return one parameter's entry in the form of its fresh moments."""
+def _load(entry, moments, path, options):
+    """Return the moments in one parameter's entry, whose fresh ones are given."""
     missing = [key for key in _KEYS if key not in entry]
     if missing:
         raise ValueError(
             f"The saved state of {label(path)} lacks {missing}; it has {list(entry)}."
         )
-    count, mu, nu = (_to_numpy(entry[key]) for key in _KEYS)
-    if count.size != 1 or not (count >= 0 and float(count).is_integer()):
-        raise ValueError(
-            f"The saved step of {label(path)} must be one whole number of at least 0, "
-            f"got {entry['step']!r}."
-        )
+    count = _number(entry, "step", path, "whole number of at least 0", _is_whole)
     norm = ScaleByInfinityNormState(
-        mu=_like(moments.norm.mu, mu, "exp_avg", path),
-        nu=_like(moments.norm.nu, nu, "exp_inf", path),
+        mu=_like(moments.norm.mu, _to_numpy(entry["exp_avg"]), "exp_avg", path),
+        nu=_like(moments.norm.nu, _to_numpy(entry["exp_inf"]), "exp_inf", path),
     )
-    return _moments.Moments(norm, int(count))
+    loaded = _moments.Moments(norm, int(count))
+    # Without these, as from PyTorch, moments are coded anew at the next step.
+    if options.get("state_dtype") is None or not {"scale", "key"} <= set(entry):
+        return loaded
+    # As tensors, PyTorch has rounded them, perhaps up to 2 and to 2^32.
+    scale = _number(entry, "scale", path, "number in [0.5, 2]", lambda x: 0.5 <= x <= 2)
+    key = _number(
+        entry,
+        "key",
+        path,
+        "whole number of 32 bits",
+        lambda x: _is_whole(x) and x <= 2**32,
+    )
+    b1, b2 = options["betas"]
+    return _moments.encoded(
+        loaded, options["state_dtype"], b1=b1, b2=b2, scale=scale, key=int(key) % 2**32
+    )
+
+
+def _number(entry, key, path, wanted, fits):
+    """Return an entry of a parameter as a Python number that fits."""
+    value = _to_numpy(entry[key])
+    if value.size != 1 or not fits(value.item()):
+        raise ValueError(
+            f"The saved {key} of {label(path)} must be one {wanted}, got "
+            f"{entry[key]!r}."
+        )
+    return value.item()
+
+
+def _is_whole(x):
+    return x >= 0 and float(x).is_integer()
 
 
 def _like(value, array, key, path):
@@ -162,6 +194,14 @@ def _copied(value):
     # The next step uses up the arrays themselves.
     parts = [jnp.array(part, copy=True) for part in jax.tree.leaves(value)]
     return parts[0] if len(parts) == 1 else jax.lax.complex(*parts)
+
+
+def _saved_options(group):
+    options = {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
+    if options.get("state_dtype") is not None:
+        # By its name: the type itself fits into no JSON.
+        options["state_dtype"] = jnp.dtype(options["state_dtype"]).name
+    return options
 
 
 def _option(value):

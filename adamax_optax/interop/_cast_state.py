@@ -72,13 +72,49 @@ def _cast(state, state_dtype, b1, b2):
     else:
         scale, key = jnp.ones([], jnp.float32), jnp.zeros([], jnp.uint32)
     moments = _decoded(state, b1, b2)
-    treedef: Any
-    means, treedef = jax.tree.flatten(moments.mu)
-    if any(map(jnp.iscomplexobj, means)):
+    if any(map(jnp.iscomplexobj, jax.tree.leaves(moments.mu))):
         raise ValueError(
             f"state_dtype={state_dtype!r} does not take the moments of complex "
             "parameters: keep them with state_dtype=None."
         )
+
+    def random(i, m):
+        return noise(m.shape, leaf_key(key, i))
+
+    return _encoded(moments, form, scale, key, b1, b2, random)
+
+
+def encode_again(
+    moments: ScaleByInfinityNormState,
+    state_dtype: Any,
+    scale: jax.Array,
+    key: jax.Array,
+    *,
+    b1: Any,
+    b2: Any,
+) -> ScaleByReducedInfinityNormState:
+    """Return decoded moments in the codes that they came from, bit for bit.
+
+    Rounding to the nearest code gives every decoded value its own code back: the
+    errors of the arithmetic between are far smaller than half the way to the next.
+
+    Args:
+      moments: What `cast_state` made of the state with `state_dtype=None`.
+      state_dtype: Of the state, not `None`.
+      scale: Its scale.
+      key: Its key.
+      b1: As it was given to `cast_state`.
+      b2: As it was given to `cast_state`.
+    """
+    half = jnp.asarray(1 << 31, jnp.uint32)  # the noise that rounds to the nearest
+    form = codes_for(state_dtype, b1, b2)
+    return _encoded(moments, form, scale, key, b1, b2, lambda i, m: half)
+
+
+def _encoded(moments, form, scale, key, b1, b2, random):
+    """Return the state with these moments; `random` makes a leaf's noise."""
+    treedef: Any
+    means, treedef = jax.tree.flatten(moments.mu)
     codes = [
         form.encode(
             m.astype(jnp.float32),
@@ -86,7 +122,7 @@ def _cast(state, state_dtype, b1, b2):
             scale,
             b1,
             b2,
-            noise(m.shape, leaf_key(key, i)),
+            random(i, m),
         )
         for i, (m, u) in enumerate(
             zip(means, treedef.flatten_up_to(moments.nu), strict=True)
