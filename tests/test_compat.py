@@ -392,7 +392,7 @@ def test_arrays_that_the_caller_holds_stay_valid():
 def test_the_moments_themselves_are_donated():
     optimizer = ao.Adamax(jnp.ones(1000))
     optimizer(jnp.ones(1000))
-    mu = optimizer._moments[0].norm.mu[0]
+    mu = optimizer._buckets[0].norm.mu[0]
     optimizer(jnp.ones(1000))
     assert mu.is_deleted()
 

@@ -38,7 +38,11 @@ def with_state(state_dtype, **hyper):
 
 def state_bytes(optimizer):
     """Bytes of state that the optimizer holds for each parameter, scalars aside."""
-    arrays = [x for x in jax.tree.leaves(optimizer._moments) if np.ndim(x) > 0]
+    arrays = [
+        x
+        for x in jax.tree.leaves([b.norm for b in optimizer._buckets])
+        if np.ndim(x) > 0
+    ]
     return sum(x.nbytes for x in arrays) / 630
 
 

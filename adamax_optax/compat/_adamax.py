@@ -8,6 +8,7 @@ import optax
 
 from adamax_optax._alias import adamax
 from adamax_optax.compat import (
+    _buckets,
     _gradients,
     _hyperparameters,
     _moments,
@@ -17,7 +18,14 @@ from adamax_optax.compat import (
 )
 
 # What follows from the parameters, or stands in the state dict.
-_FOUND_ANEW = ("_found", "_group_of", "_matcher", "_moments", "_paths")
+_FOUND_ANEW = (
+    "_buckets",
+    "_found",
+    "_group_of",
+    "_last_hyperparameters",
+    "_matcher",
+    "_paths",
+)
 
 
 class Adamax:
@@ -109,7 +117,9 @@ class Adamax:
     def _start(self, groups: Sequence[Mapping[str, Any]]) -> None:
         self.param_groups: list[dict[str, Any]] = []
         self._found: list[_parameters.Parameters] = []
-        self._moments: list[_moments.Moments] = []
+        self._buckets: list[_buckets.Bucket] = []
+        # What they were found to be at the last step, and packed.
+        self._last_hyperparameters: tuple[Any, Any] | None = None
         for group in groups:
             self._add(group)
         self._number()
@@ -141,23 +151,24 @@ class Adamax:
           ValueError: If the gradients do not fit the parameters, naming the first that
             does not, or if a hyperparameter in `param_groups` is out of range.
         """
-        hyper = list(map(_hyperparameters.to_arrays, self._hyperparameters()))
+        hyper = self._packed()
         params = self._read()
         numbers, leaves = self._matcher.match(gradients)
-        for k, gradient in zip(numbers, leaves, strict=True):
-            _gradients.check(gradient, params[k], self._paths[k])
-
-        moments = self._kept(params)
-        stepped = _step.step(
+        self._matcher.check(numbers, leaves, params)
+        buckets, stepping = _buckets.divide(self._kept(params), numbers, params)
+        new, stepped = _step.step(
+            [bucket for bucket, steps in zip(buckets, stepping, strict=True) if steps],
             params,
-            moments,
             dict(zip(numbers, leaves, strict=True)),
-            self._group_of,
             hyper,
         )
-        for k, (param, after) in stepped.items():
-            params[k], moments[k] = param, after
-        self._moments = moments
+        for k, param in new.items():
+            params[k] = param
+        after = iter(stepped)
+        self._buckets = [
+            next(after) if steps else bucket
+            for bucket, steps in zip(buckets, stepping, strict=True)
+        ]
         self._write(params)
         return self.parameters
 
@@ -190,9 +201,13 @@ class Adamax:
           are not in it, as in PyTorch.
         """
         params = self._read()
-        moments = self._kept(params)
-        decoded = self._cast(moments, params, [None] * len(self.param_groups))
-        return _state_dict.save(self.param_groups, self._sizes(), moments, decoded)
+        moments = self._scattered(self._kept(params), params)
+        return _state_dict.save(
+            self.param_groups,
+            self._sizes(),
+            moments,
+            [self._decoded(k, entry, params[k]) for k, entry in enumerate(moments)],
+        )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take moments, step counts and hyperparameters from a state dict.
@@ -214,17 +229,16 @@ class Adamax:
         options = _state_dict.load_groups(
             state_dict, self._sizes(), [{**self.defaults, **own} for own in kept]
         )
+        params = self._read()
         moments = _state_dict.load_moments(
-            state_dict,
-            self._read(),
-            self._paths,
-            [options[i] for i in self._group_of],
+            state_dict, params, self._paths, [options[i] for i in self._group_of]
         )
+        buckets = _buckets.gather(dict(enumerate(moments)), params, self._group_of)
         for group, loaded in zip(self.param_groups, options, strict=True):
-            params = group["params"]
+            own = group["params"]
             group.clear()
-            group.update(loaded, params=params)
-        self._moments = moments
+            group.update(loaded, params=own)
+        self._buckets = buckets
 
     def init(self, params: Any) -> optax.OptState:
         """Return the state of the functional form: Optax's `init`.
@@ -260,12 +274,14 @@ class Adamax:
     def __getstate__(self) -> dict[str, Any]:
         """Return what `copy` and `pickle` keep: structures of JAX are not among it."""
         kept = {k: v for k, v in self.__dict__.items() if k not in _FOUND_ANEW}
-        return {**kept, "saved": [entry.copy() for entry in self._moments]}
+        return {**kept, "saved": self._scattered(self._buckets, self._read())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({k: v for k, v in state.items() if k != "saved"})
         self._start(self.param_groups)
-        self._moments = state["saved"]
+        self._buckets = _buckets.gather(
+            dict(enumerate(state["saved"])), self._read(), self._group_of
+        )
 
     def _add(self, param_group: Mapping[str, Any]) -> None:
         if not isinstance(param_group, Mapping) or "params" not in param_group:
@@ -276,14 +292,16 @@ class Adamax:
         _hyperparameters.check(group, look=True)
         found = _parameters.find(group["params"])
         self._refuse_shared(found, group["params"])
-        moments = _moments.init(
-            found.read(group["params"]),
-            group.get("state_dtype"),
-            first=len(self._moments),
+        params = found.read(group["params"])
+        moments = _moments.init(params, group.get("state_dtype"))
+        first, number = sum(self._sizes()), len(self.param_groups)
+        self._buckets += _buckets.gather(
+            dict(enumerate(moments, first)),
+            [None] * first + params,
+            [number] * (first + len(params)),
         )
         self.param_groups.append(group)
         self._found.append(found)
-        self._moments += moments
 
     def _refuse_shared(self, found: _parameters.Parameters, params: Any) -> None:
         paths = dict(zip(map(id, found.owned(params)), found.paths, strict=True))
@@ -325,32 +343,36 @@ class Adamax:
             own = list(itertools.islice(rest, len(found.paths)))
             group["params"] = found.write(group["params"], own)
 
-    def _kept(self, params: Sequence[Any]) -> list[_moments.Moments]:
-        """Return all moments in the form that each group asks for."""
-        wanted = [group.get("state_dtype") for group in self.param_groups]
-        return self._cast(self._moments, params, wanted)
-
-    def _cast(
-        self,
-        moments: Sequence[_moments.Moments],
-        params: Sequence[Any],
-        state_dtypes: Sequence[Any],
-    ) -> list[_moments.Moments]:
-        """Return moments in the form that is given for each group."""
-        betas = [group["betas"] for group in self.param_groups]
+    def _kept(self, params: Sequence[Any]) -> list[_buckets.Bucket]:
+        """Return the buckets in the form that each group asks for."""
         return [
-            _moments.cast(
-                entry,
-                param,
-                state_dtypes[i],
-                b1=betas[i][0],
-                b2=betas[i][1],
-                number=number,
-            )
-            for number, (entry, param, i) in enumerate(
-                zip(moments, params, self._group_of, strict=True)
-            )
+            _buckets.cast(bucket, params, self.param_groups[bucket.group])
+            for bucket in self._buckets
         ]
+
+    def _scattered(
+        self, buckets: Sequence[_buckets.Bucket], params: Sequence[Any]
+    ) -> list[_moments.Moments]:
+        """Return copies of the moments of all parameters."""
+        moments: dict[int, _moments.Moments] = {}
+        for bucket in buckets:
+            moments |= _buckets.scatter(bucket, params)
+        return [moments[k] for k in range(len(params))]
+
+    def _decoded(self, k: int, moments: _moments.Moments, param: Any) -> Any:
+        b1, b2 = self.param_groups[self._group_of[k]]["betas"]
+        norm = _moments.cast(moments.norm, param.dtype, None, b1=b1, b2=b2, key=0)
+        return _moments.Moments(norm, moments.count)
+
+    def _packed(self) -> Any:
+        """Return the hyperparameters of all groups, checked, as one array."""
+        found = _hyperparameters.fingerprint(self.param_groups)
+        last = self._last_hyperparameters
+        if found is not None and last is not None and found == last[0]:
+            return last[1]
+        packed = _hyperparameters.pack(self._hyperparameters())
+        self._last_hyperparameters = found, packed
+        return packed
 
     def _hyperparameters(self) -> list[dict[str, Any]]:
         """Return the functional arguments of each group."""

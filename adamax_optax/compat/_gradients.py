@@ -24,6 +24,7 @@ class Matcher:
         self._paths = paths
         self._treedef: Any = None
         self._numbers: list[int] = []
+        self._checked: Any = None
 
     def match(self, gradients: Any) -> tuple[list[int], list[Any]]:
         """Return the numbers of the parameters with a gradient, and these gradients.
@@ -48,6 +49,29 @@ class Matcher:
             self._numbers = self._find(gradients)
             self._treedef = treedef
         return self._numbers, leaves
+
+    def check(
+        self, numbers: Sequence[int], gradients: Sequence[Any], params: Sequence[Any]
+    ) -> None:
+        """Raise unless gradients fit their parameters.
+
+        Args:
+          numbers: The numbers of the parameters.
+          gradients: Their gradients.
+          params: All parameters.
+
+        Raises:
+          ValueError: If one is no array, or has another shape, or is complex where the
+            parameter is real or the other way about.
+        """
+        types = set(map(type, gradients))
+        # Of the types that passed, the look at shapes and dtypes is quick.
+        if self._checked is not None and types == self._checked[0]:
+            if _kinds(numbers, gradients, params) == self._checked[1]:
+                return
+        for k, gradient in zip(numbers, gradients, strict=True):
+            _check(gradient, params[k], self._paths[k])
+        self._checked = types, _kinds(numbers, gradients, params)
 
     def _find(self, gradients):
         if _is_flat(gradients, len(self._paths)):
@@ -74,13 +98,7 @@ class Matcher:
         )
 
 
-def check(gradient: Any, param: Any, path: Path) -> None:
-    """Raise unless a gradient fits its parameter.
-
-    Raises:
-      ValueError: If it is no array, or has another shape, or is complex where the
-        parameter is real or the other way about.
-    """
+def _check(gradient, param, path):
     if isinstance(gradient, jax.core.Tracer):
         raise ValueError(
             "An Adamax object keeps its state itself and so cannot step inside jit, "
@@ -105,6 +123,16 @@ def check(gradient: Any, param: Any, path: Path) -> None:
             f"The gradient of {label(path)} has dtype {gradient.dtype}, the parameter "
             f"{param.dtype}: both must be floating or both complex."
         )
+
+
+def _kinds(numbers, gradients, params):
+    """Return what `_check` looks at, besides types."""
+    return (
+        [gradient.shape for gradient in gradients],
+        [gradient.dtype for gradient in gradients],
+        [params[k].shape for k in numbers],
+        [params[k].dtype for k in numbers],
+    )
 
 
 def _are_none(gradients):

@@ -12,6 +12,9 @@ import numpy as np
 from adamax_optax._checks import check_range
 from adamax_optax._reduced_norm import codes_for
 
+_ARGUMENTS = ("learning_rate", "b1", "b2", "eps", "weight_decay", "maximize")
+_PLAIN = frozenset((bool, float, int))
+
 
 def check(group: Mapping[str, Any], *, look: bool = False) -> None:
     """Raise unless a group's hyperparameters are in range.
@@ -56,9 +59,54 @@ def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def to_arrays(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the functional arguments such that new values need no new compilation."""
-    return {name: _array(value) for name, value in arguments.items()}
+def pack(groups: Sequence[Mapping[str, Any]]) -> Any:
+    """Return what `to_functional` returned for each group as one array.
+
+    New values, of whatever type, need no new compilation; and one array is passed at
+    less cost than many. No step waits for the values of JAX's arrays.
+
+    Returns:
+      An array of shape (groups, arguments), float64 if of NumPy.
+    """
+    table: Any = np.zeros((len(groups), len(_ARGUMENTS)))
+    unknown = []
+    for i, group in enumerate(groups):
+        for j, name in enumerate(_ARGUMENTS):
+            if isinstance(group[name], jax.Array):
+                unknown.append((i, j, group[name]))
+            else:
+                table[i, j] = group[name]
+    for i, j, value in unknown:
+        table = _put(table, i, j, value)
+    return table
+
+
+def unpack(row: Any) -> dict[str, Any]:
+    """Return the arguments of one group from its row of what `pack` returned."""
+    arguments = dict(zip(_ARGUMENTS, row, strict=True))
+    return {**arguments, "maximize": arguments["maximize"] != 0}
+
+
+def fingerprint(groups: Sequence[Mapping[str, Any]]) -> list[Any] | None:
+    """Return what tells whether hyperparameters have changed since the last step.
+
+    Returns:
+      A list to compare, or `None` where an array, which may have been changed in
+      place, or something else than numbers is among them.
+    """
+    values = []
+    for group in groups:
+        betas = group["betas"]
+        if type(betas) not in (tuple, list):
+            return None
+        values += [group["lr"], *betas, group["eps"], group["weight_decay"]]
+        values += [group["maximize"], id(group.get("state_dtype")), len(betas)]
+    return values if _PLAIN.issuperset(map(type, values)) else None
+
+
+@jax.jit
+def _put(table, i, j, value):
+    return table.at[i, j].set(value.astype(table.dtype))
 
 
 def _check_number(
@@ -77,9 +125,3 @@ def _check_number(
 
 def _scalar(value: Any) -> Any:
     return value.reshape(()) if np.ndim(value) else value
-
-
-def _array(value: Any) -> Any:
-    if isinstance(value, jax.Array):
-        return jnp.asarray(value, jnp.result_type(float))
-    return np.asarray(value, bool if isinstance(value, bool) else np.float64)

@@ -34,65 +34,48 @@ class Moments(NamedTuple):
     @property
     def state_dtype(self) -> Any:
         """How the moments are kept; `None` or a dtype."""
-        if isinstance(self.norm, ScaleByInfinityNormState):
-            return None
-        return jax.tree.leaves(self.norm.codes)[0].dtype
-
-    def copy(self) -> "Moments":
-        """Return moments with arrays of their own: a step uses up those it takes."""
-        return Moments(jax.tree.map(jnp.copy, self.norm), self.count)
+        return kept_as(self.norm)
 
 
-def init(
-    params: Sequence[Any], state_dtype: Any = None, first: int = 0
-) -> list[Moments]:
+def init(params: Sequence[Any], state_dtype: Any = None) -> list[Moments]:
     """Return the moments of parameters before their first step.
 
     Args:
       params: The parameters.
       state_dtype: As in `adamax_optax.adamax`.
-      first: The number of the first parameter; each has noise of its own.
     """
     tx = component_wise(adamax(state_dtype=state_dtype), params)
-    if state_dtype is None:
-        norms = split(norm_in(tx.init(list(params))))
-    else:
-        norms = [
-            _with_key(norm_in(tx.init([param])), number)
-            for number, param in enumerate(params, start=first)
-        ]
-    return [Moments(norm, 0) for norm in norms]
+    return [Moments(norm_in(tx.init([param])), 0) for param in params]
+
+
+def kept_as(norm: Any) -> Any:
+    """Return the `state_dtype` of a functional state of moments."""
+    if isinstance(norm, ScaleByInfinityNormState):
+        return None
+    return jax.tree.leaves(norm.codes)[0].dtype
 
 
 def cast(
-    moments: Moments,
-    param: Any,
-    state_dtype: Any,
-    *,
-    b1: Any,
-    b2: Any,
-    number: int,
-) -> Moments:
-    """Return the moments of a parameter as another `state_dtype` keeps them.
+    norm: Any, param_dtype: Any, state_dtype: Any, *, b1: Any, b2: Any, key: int
+) -> Any:
+    """Return a functional state of moments as another `state_dtype` keeps them.
 
     Args:
-      moments: The moments.
-      param: Their parameter.
+      norm: The moments of parameters of one dtype.
+      param_dtype: That dtype.
       state_dtype: What to change to.
       b1: The group's first beta.
       b2: The group's second beta.
-      number: The parameter's number.
+      key: What the noise of new codes begins with.
     """
     wanted = None if state_dtype is None else jnp.dtype(state_dtype)
-    if moments.state_dtype == wanted:
-        return moments
-    norm = cast_state(moments.norm, wanted, b1=b1, b2=b2)
-    if wanted is None:
-        dtype = compute_dtype(jnp.finfo(param.dtype).dtype)
-        norm = jax.tree.map(lambda x: x.astype(dtype), norm)
-    else:
-        norm = _with_key(norm, number)
-    return Moments(norm, moments.count)
+    if kept_as(norm) == wanted:
+        return norm
+    norm = cast_state(norm, wanted, b1=b1, b2=b2)
+    if wanted is not None:
+        return norm._replace(key=jnp.asarray(key, jnp.uint32))
+    dtype = compute_dtype(jnp.finfo(param_dtype).dtype)
+    return jax.tree.map(lambda x: x.astype(dtype), norm)
 
 
 def coding(moments: Moments) -> dict[str, float]:
@@ -141,24 +124,18 @@ def with_norm(state: optax.OptState, norm: Any) -> optax.OptState:
     return jax.tree.map(lambda x: norm if _is_norm(x) else x, state, is_leaf=_is_norm)
 
 
-def joined(norms: Sequence[Any]) -> Any:
-    """Return the moments of several parameters as those of one list."""
-    if len(norms) == 1:
-        return norms[0]
-    return ScaleByInfinityNormState(
-        mu=[mu for norm in norms for mu in norm.mu],
-        nu=[nu for norm in norms for nu in norm.nu],
-    )
+def columns(norm: Any) -> tuple[Any, ...]:
+    """Return the lists with an entry for each parameter: m and u, or their codes."""
+    if isinstance(norm, ScaleByInfinityNormState):
+        return norm.mu, norm.nu
+    return norm.codes
 
 
-def split(norm: Any) -> list[Any]:
-    """Return the moments of a list of parameters for each of them."""
-    if isinstance(norm, ScaleByReducedInfinityNormState):
-        return [norm]
-    return [
-        ScaleByInfinityNormState([mu], [nu])
-        for mu, nu in zip(norm.mu, norm.nu, strict=True)
-    ]
+def with_columns(norm: Any, lists: Sequence[list[Any]]) -> Any:
+    """Return a functional state with other lists, and all else as it was."""
+    if isinstance(norm, ScaleByInfinityNormState):
+        return ScaleByInfinityNormState(*lists)
+    return norm._replace(codes=tuple(lists))
 
 
 def component_wise(tx: Any, tree: Any) -> Any:
@@ -170,10 +147,6 @@ def component_wise(tx: Any, tree: Any) -> Any:
     if any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):
         return optax.contrib.split_real_and_imaginary(tx)
     return tx
-
-
-def _with_key(norm: Any, number: int) -> Any:
-    return norm._replace(key=jnp.asarray(number, jnp.uint32))
 
 
 def _is_norm(x: Any) -> bool:

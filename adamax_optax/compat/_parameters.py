@@ -1,5 +1,6 @@
 """The parameters of a group: a tree of arrays, or the variables of Flax NNX."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ class ArrayTree:
         self.paths = list(leaves)
         self._treedef = treedef
         self._shapes = _checked_shapes(self.paths, leaves.values())
+        self._known: Sequence[Any] = ()
 
     def read(self, params: Any) -> list[Any]:
         """Return the tree's arrays."""
@@ -53,12 +55,14 @@ class ArrayTree:
             raise ValueError(
                 f"The params of a group must keep their structure: {error}"
             ) from error
-        _check_shapes(self.paths, self._shapes, arrays)
+        if not _same(arrays, self._known):
+            _check_shapes(self.paths, self._shapes, arrays)
         return arrays
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
         """Return a new tree."""
         del params
+        self._known = arrays
         return jax.tree.unflatten(self._treedef, arrays)
 
     def owned(self, params: Any) -> Sequence[Any]:
@@ -83,6 +87,7 @@ class Variables:
         self.paths = [path for path, _ in places.values()]
         self._variables = [variable for _, variable in places.values()]
         self._shapes = _checked_shapes(self.paths, map(_nnx.get, self._variables))
+        self._known: Sequence[Any] = ()
 
     def read(self, params: Any) -> list[Any]:
         """Return the variables' arrays."""
@@ -92,11 +97,13 @@ class Variables:
                 "values into them, as with nnx.update(module, state)."
             )
         arrays = [_nnx.get(variable) for variable in self._variables]
-        _check_shapes(self.paths, self._shapes, arrays)
+        if not _same(arrays, self._known):
+            _check_shapes(self.paths, self._shapes, arrays)
         return arrays
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
         """Set the variables, and return the same objects."""
+        self._known = arrays
         for variable, array in zip(self._variables, arrays, strict=True):
             _nnx.put(variable, array)
         return params
@@ -180,6 +187,11 @@ def _checked_shapes(paths, arrays):
             )
         shapes.append(array.shape)
     return shapes
+
+
+def _same(arrays, known):
+    """Whether they are the arrays of the last step, and so have been looked at."""
+    return len(arrays) == len(known) and all(map(operator.is_, arrays, known))
 
 
 def _check_shapes(paths, shapes, arrays):

@@ -11,57 +11,56 @@ import optax
 
 from adamax_optax._alias import adamax
 from adamax_optax._dtypes import compute_dtype
-from adamax_optax.compat import _moments
+from adamax_optax.compat import _hyperparameters, _moments
+from adamax_optax.compat._buckets import Bucket
 
 _LARGEST_COUNT = np.iinfo(np.int32).max
 
 
 def step(
+    buckets: Sequence[Bucket],
     params: Sequence[Any],
-    moments: Sequence[_moments.Moments],
     gradients: Mapping[int, Any],
-    group_of: Sequence[int],
-    hyper: Sequence[dict[str, Any]],
-) -> dict[int, tuple[Any, _moments.Moments]]:
-    """Step the parameters that have a gradient.
-
-    Parameters of one group with one dtype and one step count share a call of the
-    functional form: one for each parameter would take XLA several times as long to
-    compile. Those with reduced state have one each, since its scale is their own.
+    hyper: Any,
+) -> tuple[dict[int, Any], list[Bucket]]:
+    """Step the parameters of some buckets.
 
     Args:
+      buckets: The buckets. Their moments are used up.
       params: All parameters.
-      moments: Theirs. Those of the parameters with a gradient are used up.
       gradients: The gradients, by the number of the parameter.
-      group_of: The group of each parameter.
-      hyper: The arguments of `adamax_optax.adamax` for each group, as arrays.
+      hyper: The hyperparameters of all groups, packed.
 
     Returns:
-      The new parameters and moments, by number.
+      The new parameters, by number, and the buckets after the step.
     """
-    members: dict[Any, list[int]] = {}
-    for k in sorted(gradients):
-        alone = k if moments[k].state_dtype is not None else None
-        key = group_of[k], moments[k].count, params[k].dtype, alone
-        members.setdefault(key, []).append(k)
     batches = [
         _Batch(
-            params=[_strong(params[k]) for k in numbers],
-            gradients=[_strong(gradients[k]) for k in numbers],
-            count=np.int32(min(count, _LARGEST_COUNT)),
-            hyper=hyper[group],
+            params=[[_strong(params[k]) for k in piece] for piece in bucket.pieces],
+            gradients=[
+                [_strong(gradients[k]) for k in piece] for piece in bucket.pieces
+            ],
         )
-        for (group, count, *_), numbers in members.items()
+        for bucket in buckets
     ]
-    used_up = [[moments[k].norm for k in numbers] for numbers in members.values()]
-    state_dtypes = tuple(moments[k].state_dtype for k, *_ in members.values())
-    return {
-        k: (param, _moments.Moments(norm, moments[k].count + 1))
-        for numbers, stepped in zip(
-            members.values(), _compiled(batches, used_up, state_dtypes), strict=True
-        )
-        for k, param, norm in zip(numbers, *stepped, strict=True)
+    counts = np.array([min(b.count, _LARGEST_COUNT) for b in buckets], np.int32)
+    stepped, norms = _compiled(
+        batches,
+        [bucket.norm for bucket in buckets],
+        counts,
+        hyper,
+        tuple((bucket.group, bucket.state_dtype) for bucket in buckets),
+    )
+    new = {
+        k: param
+        for bucket, pieces in zip(buckets, stepped, strict=True)
+        for piece, arrays in zip(bucket.pieces, pieces, strict=True)
+        for k, param in zip(piece, arrays, strict=True)
     }
+    return new, [
+        bucket._replace(norm=norm, count=bucket.count + 1)
+        for bucket, norm in zip(buckets, norms, strict=True)
+    ]
 
 
 def _strong(array):
@@ -73,29 +72,58 @@ def _strong(array):
 
 
 class _Batch(NamedTuple):
-    params: list[Any]
-    gradients: list[Any]
-    count: Any
-    hyper: dict[str, Any]
+    # Lists with one list for each piece of a bucket.
+    params: list[list[Any]]
+    gradients: list[list[Any]]
 
 
-@functools.partial(jax.jit, donate_argnums=1, static_argnums=2)
-def _compiled(batches, norms, state_dtypes):
-    return list(map(_step_batch, batches, norms, state_dtypes))
+# The kinds, static: for each batch the number of its group and its state_dtype.
+@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
+def _compiled(batches, norms, counts, hyper, kinds):
+    stepped = [
+        _step_batch(batch, norm, count, _hyperparameters.unpack(hyper[group]), kind)
+        for batch, norm, count, (group, kind) in zip(
+            batches, norms, counts, kinds, strict=True
+        )
+    ]
+    return [params for params, _ in stepped], [norm for _, norm in stepped]
 
 
-def _step_batch(batch, norms, state_dtype):
+def _step_batch(batch, norm, count, arguments, state_dtype):
+    dtype = compute_dtype(batch.params[0][0].dtype)
+    gradients = [_joined(piece, dtype) for piece in batch.gradients]
+    params = [_joined(piece, dtype) for piece in batch.params]
     # Optax multiplies the gradients by these two as they are; the others are cast to
     # the moments' dtype where they meet them.
-    dtype = compute_dtype(jnp.finfo(batch.params[0].dtype).dtype)
     rates = {
-        name: jnp.asarray(batch.hyper[name], dtype)
+        name: jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)
         for name in ("learning_rate", "weight_decay")
     }
-    tx = adamax(**{**batch.hyper, **rates}, state_dtype=state_dtype)
-    tx = _moments.component_wise(tx, batch.params)
-    state = _moments.with_norm(tx.init([]), _moments.joined(norms))
-    state = optax.tree_utils.tree_set(state, count=batch.count)
-    updates, state = tx.update(batch.gradients, state, batch.params)
-    params = optax.apply_updates(batch.params, updates)
-    return params, _moments.split(_moments.norm_in(state))
+    tx = adamax(**{**arguments, **rates}, state_dtype=state_dtype)
+    tx = _moments.component_wise(tx, params)
+    state = optax.tree_utils.tree_set(
+        _moments.with_norm(tx.init([]), norm), count=count
+    )
+    updates, state = tx.update(gradients, state, params)
+    new = [
+        _moved(piece, update)
+        for piece, update in zip(batch.params, updates, strict=True)
+    ]
+    return new, _moments.norm_in(state)
+
+
+def _joined(arrays, dtype):
+    """Return the arrays of a piece as one."""
+    if len(arrays) == 1:
+        return jnp.asarray(arrays[0], dtype)
+    return jnp.concatenate([jnp.asarray(array, dtype).ravel() for array in arrays])
+
+
+def _moved(params, update):
+    """Return the parameters of a piece plus their parts of its update, rounded once."""
+    ends = np.cumsum([param.size for param in params])[:-1]
+    parts = [update] if len(params) == 1 else jnp.split(update, ends)
+    parts = [part.reshape(p.shape) for part, p in zip(parts, params, strict=True)]
+    wide = [jnp.asarray(param, update.dtype) for param in params]
+    new: Any = optax.apply_updates(wide, parts)
+    return [x.astype(param.dtype) for x, param in zip(new, params, strict=True)]

@@ -1,0 +1,229 @@
+"""Parameters that step together, with the moments of small ones in common arrays.
+
+A program that takes and returns an array for each moment of thousands of small
+parameters spends its time on passing arrays. So the moments of parameters of up to
+`SMALL` elements lie one behind the other in a few arrays of about `BUFFER` elements:
+large enough to be few, small enough that what one operation writes the next still
+finds in a core's cache. Larger parameters would pay more for the copies than they save,
+and those sharded over devices could not lie in one array without communication.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adamax_optax._noise import leaf_key
+from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
+from adamax_optax.compat import _moments
+
+SMALL = 2048
+BUFFER = 1 << 15
+
+
+class Bucket(NamedTuple):
+    """Parameters of one group and one dtype that have taken the same steps.
+
+    Attributes:
+      group: The number of their group.
+      pieces: The numbers of the parameters whose moments share an array, in order; a
+        parameter that is alone keeps its shape, several are flat.
+      norm: The functional state of the moments, that of a list with one array for
+        each piece.
+      count: The number of steps, a Python int.
+    """
+
+    group: int
+    pieces: tuple[tuple[int, ...], ...]
+    norm: Any
+    # NamedTuples have a method of that name.
+    count: int  # type: ignore[assignment]
+
+    @property
+    def state_dtype(self) -> Any:
+        """How the moments are kept; `None` or a dtype."""
+        return _moments.kept_as(self.norm)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of all its parameters, in order."""
+        return sorted(k for piece in self.pieces for k in piece)
+
+
+def gather(
+    moments: Mapping[int, _moments.Moments],
+    params: Sequence[Any],
+    group_of: Sequence[int],
+) -> list[Bucket]:
+    """Put parameters into buckets.
+
+    Args:
+      moments: Moments by the number of the parameter. Their arrays are taken over.
+      params: All parameters.
+      group_of: The group of each.
+    """
+    members: dict[Any, list[int]] = {}
+    for k in sorted(moments):
+        key = group_of[k], params[k].dtype, moments[k].count, _coding(moments[k])
+        members.setdefault(key, []).append(k)
+    buckets = []
+    for (group, _, count, _), numbers in members.items():
+        pieces = _pieces(numbers, params)
+        norm = _joined(pieces, moments)
+        if count == 0 and _moments.kept_as(norm) is not None:
+            norm = norm._replace(key=jnp.asarray(numbers[0], jnp.uint32))
+        buckets.append(Bucket(group, pieces, norm, count))
+    return buckets
+
+
+def scatter(bucket: Bucket, params: Sequence[Any]) -> dict[int, _moments.Moments]:
+    """Return copies of the moments of each parameter in a bucket."""
+    moments = {}
+    for piece, *entries in zip(
+        bucket.pieces, *_moments.columns(bucket.norm), strict=True
+    ):
+        if len(piece) == 1:
+            parts = [jax.tree.map(jnp.copy, entries)]
+        else:
+            parts = _cut(entries, [params[k].shape for k in piece])
+        for k, own in zip(piece, parts, strict=True):
+            norm = _moments.with_columns(bucket.norm, [[array] for array in own])
+            moments[k] = _moments.Moments(_own_scalars(norm), bucket.count)
+    return moments
+
+
+def divide(
+    buckets: Sequence[Bucket], inside: Collection[int], params: Sequence[Any]
+) -> tuple[list[Bucket], list[bool]]:
+    """Divide buckets so that of each all parameters are `inside`, or none.
+
+    They are not united again: what has stepped apart once may do so at every step.
+
+    Args:
+      buckets: The buckets.
+      inside: Numbers of parameters.
+      params: All parameters.
+
+    Returns:
+      Buckets, and whether each is inside. Those that fit are taken as they are.
+    """
+    if len(inside) == len(params):
+        return list(buckets), [True] * len(buckets)
+    chosen = set(inside)
+    divided: list[Bucket] = []
+    for bucket in buckets:
+        common = chosen.intersection(bucket.numbers)
+        if common and len(common) < len(bucket.numbers):
+            divided += _split(bucket, common, params)
+        else:
+            divided.append(bucket)
+    return divided, [bucket.pieces[0][0] in chosen for bucket in divided]
+
+
+def cast(bucket: Bucket, params: Sequence[Any], options: Mapping[str, Any]) -> Bucket:
+    """Return a bucket with its moments as its group's options want them kept."""
+    first = bucket.pieces[0][0]
+    b1, b2 = options["betas"]
+    norm = _moments.cast(
+        bucket.norm,
+        params[first].dtype,
+        options.get("state_dtype"),
+        b1=b1,
+        b2=b2,
+        key=first,
+    )
+    return bucket._replace(norm=norm)
+
+
+def _split(bucket, inside, params):
+    moments = scatter(bucket, params)
+    group_of = [bucket.group] * len(params)
+    halves = [
+        gather(
+            {k: m for k, m in moments.items() if (k in inside) == half},
+            params,
+            group_of,
+        )
+        for half in (True, False)
+    ]
+    return sorted(
+        (_with_own_noise(part, bucket) for half in halves for part in half),
+        key=lambda part: part.numbers[0],
+    )
+
+
+def _with_own_noise(part, bucket):
+    first = part.numbers[0]
+    if bucket.count == 0 or bucket.state_dtype is None or first == bucket.numbers[0]:
+        return part
+    return part._replace(norm=part.norm._replace(key=leaf_key(part.norm.key, first)))
+
+
+def _coding(moments):
+    """Return what the codes of reduced moments in one array must have in common."""
+    kind = moments.state_dtype
+    if kind is None or moments.count == 0:
+        return kind
+    return kind, *_moments.coding(moments).values()
+
+
+def _pieces(numbers, params):
+    pieces: list[tuple[int, ...]] = []
+    small: dict[Any, list[int]] = {}
+    sizes: dict[Any, int] = {}
+    for k in numbers:
+        sharding = getattr(params[k], "sharding", None)
+        if params[k].size > SMALL or not getattr(sharding, "is_fully_replicated", True):
+            pieces.append((k,))
+            continue
+        if sizes.get(sharding, 0) + params[k].size > BUFFER:
+            pieces.append(tuple(small.pop(sharding)))
+            sizes[sharding] = 0
+        small.setdefault(sharding, []).append(k)
+        sizes[sharding] = sizes.get(sharding, 0) + params[k].size
+    return (*pieces, *map(tuple, small.values()))
+
+
+def _joined(pieces, moments):
+    columns = []
+    for piece in pieces:
+        entries = [_moments.columns(moments[k].norm) for k in piece]
+        columns.append(entries[0] if len(piece) == 1 else _concatenated(entries))
+    shared = moments[pieces[0][0]].norm
+    return _moments.with_columns(
+        shared, [[column[i][0] for column in columns] for i in range(len(columns[0]))]
+    )
+
+
+def _concatenated(entries):
+    def concatenate(*arrays):
+        flat = np.concatenate([np.ravel(np.asarray(array)) for array in arrays])
+        return jax.device_put(flat, arrays[0].sharding)
+
+    return jax.tree.map(concatenate, *entries)
+
+
+def _own_scalars(norm):
+    if isinstance(norm, ScaleByReducedInfinityNormState):
+        return norm._replace(scale=jnp.copy(norm.scale), key=jnp.copy(norm.key))
+    return norm
+
+
+def _cut(entries, shapes):
+    """Cut a tree of flat arrays into one tree with arrays of each of these shapes.
+
+    By way of NumPy: cut out by JAX, every place would be a program to compile.
+    """
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
+    treedef: Any
+    flat, treedef = jax.tree.flatten(entries)
+    parts = [
+        [
+            jax.device_put(part.reshape(shape), array.sharding)
+            for part, shape in zip(np.split(np.array(array), ends), shapes, strict=True)
+        ]
+        for array in flat
+    ]
+    return [treedef.unflatten(own) for own in zip(*parts, strict=True)]
