@@ -2,10 +2,12 @@
 
 A program that takes and returns an array for each moment of thousands of small
 parameters spends its time on passing arrays. So the moments of parameters of up to
-`SMALL` elements lie one behind the other in a few arrays of about `BUFFER` elements:
-large enough to be few, small enough that what one operation writes the next still
-finds in a core's cache. Larger parameters would pay more for the copies than they save,
-and those sharded over devices could not lie in one array without communication.
+`SMALL` elements lie one behind the other in arrays of up to `BUFFER` elements: large
+enough to be few, small enough that what one operation writes the next still finds in a
+core's cache. Such an array has `ALIKE` parameters of one shape where there are so many,
+since XLA on CPU compiles what is done to arrays alike once for all. Larger parameters
+would pay more for the copies than they save, and those sharded over devices could not
+lie in one array without communication.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,8 +21,9 @@ from adamax_optax._noise import leaf_key
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
 from adamax_optax.compat import _moments
 
-SMALL = 2048
+SMALL = 4096
 BUFFER = 1 << 15
+ALIKE = 32
 
 
 class Bucket(NamedTuple):
@@ -170,20 +173,39 @@ def _coding(moments):
 
 
 def _pieces(numbers, params):
-    pieces: list[tuple[int, ...]] = []
-    small: dict[Any, list[int]] = {}
-    sizes: dict[Any, int] = {}
+    alone: list[tuple[int, ...]] = []
+    # Small parameters by where they are and their shape.
+    small: dict[Any, dict[Any, list[int]]] = {}
     for k in numbers:
         sharding = getattr(params[k], "sharding", None)
-        if params[k].size > SMALL or not getattr(sharding, "is_fully_replicated", True):
-            pieces.append((k,))
-            continue
-        if sizes.get(sharding, 0) + params[k].size > BUFFER:
-            pieces.append(tuple(small.pop(sharding)))
-            sizes[sharding] = 0
-        small.setdefault(sharding, []).append(k)
-        sizes[sharding] = sizes.get(sharding, 0) + params[k].size
-    return (*pieces, *map(tuple, small.values()))
+        replicated = sharding is None or sharding.is_fully_replicated
+        if params[k].size > SMALL or not replicated:
+            alone.append((k,))
+        else:
+            small.setdefault(sharding, {}).setdefault(params[k].shape, []).append(k)
+    shared: list[tuple[int, ...]] = []
+    for by_shape in small.values():
+        rest: list[int] = []
+        for same in by_shape.values():
+            length = min(ALIKE, BUFFER // max(params[same[0]].size, 1))
+            whole = len(same) // length * length
+            shared += [tuple(same[i : i + length]) for i in range(0, whole, length)]
+            rest += same[whole:]
+        shared += _filled(rest, params)
+    return (*alone, *shared)
+
+
+def _filled(numbers, params):
+    """Divide parameters of any shapes into pieces of up to `BUFFER` elements."""
+    pieces: list[list[int]] = []
+    room = 0
+    for k in numbers:
+        if params[k].size > room:
+            pieces.append([])
+            room = BUFFER
+        pieces[-1].append(k)
+        room -= params[k].size
+    return list(map(tuple, pieces))
 
 
 def _joined(pieces, moments):
@@ -200,7 +222,7 @@ def _joined(pieces, moments):
 def _concatenated(entries):
     def concatenate(*arrays):
         flat = np.concatenate([np.ravel(np.asarray(array)) for array in arrays])
-        return jax.device_put(flat, arrays[0].sharding)
+        return _moments.placed_as(flat, arrays[0])
 
     return jax.tree.map(concatenate, *entries)
 
@@ -221,7 +243,7 @@ def _cut(entries, shapes):
     flat, treedef = jax.tree.flatten(entries)
     parts = [
         [
-            jax.device_put(part.reshape(shape), array.sharding)
+            _moments.placed_as(part.reshape(shape), array)
             for part, shape in zip(np.split(np.array(array), ends), shapes, strict=True)
         ]
         for array in flat

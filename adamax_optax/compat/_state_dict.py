@@ -184,7 +184,7 @@ def _like(value, array, key, path):
     parts = [array.real, array.imag] if is_complex else [array]
     # `astype` copies: the moments are donated, the saved arrays are not ours.
     arrays = [
-        jax.device_put(part.astype(leaf.dtype), leaf.sharding)
+        _moments.placed_as(part.astype(leaf.dtype), leaf)
         for part, leaf in zip(parts, leaves, strict=True)
     ]
     return jax.tree.unflatten(treedef, arrays)
