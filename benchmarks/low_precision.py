@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from low_precision_forms import FORMS, NAIVE, measure_noise, state_bytes
-from low_precision_report import NUDGED, markdown, put_into_page, save_picture
+from low_precision_report import NUDGED, markdown, save_picture
 from low_precision_tasks import TASKS, Task, first_parameters, train
+from report import put_into_page, rounded
 
 import adamax_optax as ao
 
@@ -231,15 +232,6 @@ def measure(size: Size, quick: bool) -> dict[str, Any]:
 def report(line: str) -> None:
     """Say how far it is, out of the way of the tables."""
     print(line, file=sys.stderr, flush=True)
-
-
-def rounded(x: Any) -> Any:
-    """Keep six digits of every number: more would only make the file long."""
-    if isinstance(x, dict):
-        return {key: rounded(value) for key, value in x.items()}
-    if isinstance(x, list):
-        return [rounded(value) for value in x]
-    return float(f"{x:.6g}") if isinstance(x, float) else x
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Tables and the picture, all of them made from the numbers in the JSON file."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 from low_precision_forms import NAIVE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from report import table
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 OURS = ("bfloat16", "float16", "uint16")
 NUDGED = "nudged"
 
@@ -22,22 +22,6 @@ COLOURS = {
     "uint16": "#0072B2",
     NAIVE: "#D55E00",
 }
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table that is aligned as plain text as well."""
-    cells = [list(head), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        first, *rest = (
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
 
 
 def percent(x: float) -> str:
@@ -176,13 +160,6 @@ bfloat16 parameters, {rounding["task"]}, learning rate {rounding["learning_rate"
 
 {rounding_table(results)}
 """
-
-
-def put_into_page(page: Path, text: str) -> None:
-    """Replace what stands between the markers of a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
 def save_picture(path: Path, results: dict[str, Any]) -> None:

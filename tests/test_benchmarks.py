@@ -31,6 +31,11 @@ def report(benchmark):
 
 
 @pytest.fixture(scope="module")
+def pages(benchmark):
+    return importlib.import_module("report")
+
+
+@pytest.fixture(scope="module")
 def tasks(benchmark):
     return importlib.import_module("low_precision_tasks")
 
@@ -119,9 +124,9 @@ def test_committed_results_are_the_full_ones(benchmark):
     assert all(abs(loss / float32 - 1) < 0.1 for loss in at_random)
 
 
-def test_page_shows_the_committed_results(report):
+def test_page_shows_the_committed_results(report, pages):
     results = json.loads((BENCHMARKS / "results" / "low_precision.json").read_text())
-    figures = PAGE.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
+    figures = PAGE.read_text().partition(pages.BEGIN)[2].partition(pages.END)[0]
     assert figures.strip() == report.markdown(results).strip()
 
 

@@ -1,0 +1,289 @@
+"""Time the step of every form side by side with Optax, PyTorch, Keras and MindSpore.
+
+    python benchmarks/speed.py            a quarter of an hour on two quiet cores
+    python benchmarks/speed.py --quick    half a minute, to see that it runs
+
+All subjects of a workload take turns, in a new order each round, so that whatever else
+the machine does falls on all of them; what counts is the median over the rounds of the
+ratio to `optax.adamax` in the same round. It runs on the first device of JAX, which may
+be a GPU, and needs only JAX, Optax and NumPy; PyTorch, Keras and MindSpore are compared
+where they are installed (`--mindspore` names a Python of its own). Prints tables, and
+writes the numbers and a picture to `benchmarks/results`.
+"""
+
+import argparse
+import contextlib
+import datetime
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from report import put_into_page, rounded
+from speed_peers import PEERS
+from speed_report import markdown, save_picture
+from speed_subjects import REFERENCE, SUBJECTS, Copy, Subject
+from speed_workloads import SMALL, WORKLOADS, Workload, array
+
+RESULTS = Path(__file__).parent / "results"
+COPY = "copy"
+SCALED = (REFERENCE, "ours", "ours, uint16")
+
+
+class Size(NamedTuple):
+    """How much to measure."""
+
+    workloads: Mapping[str, Callable[[], Workload]]
+    rounds: int
+    seconds: float  # of one subject in one round, at least
+    sizes: tuple[int, ...]  # of the array, for the scaling
+
+
+FULL = Size(
+    WORKLOADS, 15, 0.1, (10**5, 10**6, 3 * 10**6, 10**7, 10**8, 3 * 10**8, 10**9)
+)
+QUICK = Size(SMALL, 3, 0.001, (10**4, 10**5))
+
+
+class Peer(Subject):
+    """A subject in a process of its own, which takes steps when told to."""
+
+    def __init__(self, python: str, name: str, workload: Workload) -> None:
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).parent / "speed_peers.py"), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.compile_seconds = self._ask(json.dumps(list(workload.shapes.values())))
+
+    def run(self, steps: int) -> float:
+        """Take some steps and return the seconds for one."""
+        return self._ask(str(steps))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, line: str) -> float:
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            _, error = self._process.communicate()
+            raise RuntimeError(error.strip().splitlines()[-1] if error else "no answer")
+        return float(answer)
+
+
+def peers_here(mindspore: str | None) -> dict[str, str]:
+    """Return the Python that runs each of the peers that are installed."""
+    found = {}
+    for name in PEERS:
+        package = name.partition("-")[0]
+        if package == "mindspore" and mindspore:
+            found[name] = mindspore
+        elif importlib.util.find_spec(package):
+            found[name] = sys.executable
+    return found
+
+
+@contextlib.contextmanager
+def prepared(
+    workload: Workload, pythons: Mapping[str, str]
+) -> Iterator[dict[str, Subject]]:
+    """Compile all subjects of a workload."""
+    subjects: dict[str, Subject] = {}
+    peers: list[Peer] = []
+    try:
+        for name, make in SUBJECTS.items():
+            subjects[name] = make(workload)
+            report(f"  {name}: compiled in {subjects[name].compile_seconds:.1f} s")
+        for name, python in pythons.items():
+            try:
+                peers.append(Peer(python, name, workload))
+            except RuntimeError as error:
+                report(f"  {name}: {error}")
+                continue
+            subjects[name] = peers[-1]
+            report(f"  {name}: ready in {peers[-1].compile_seconds:.1f} s")
+        yield subjects
+    finally:
+        for peer in peers:
+            peer.close()
+
+
+def take_turns(subjects: Mapping[str, Subject], size: Size) -> dict[str, list[float]]:
+    """Return the seconds for one step of each subject, for each round."""
+    steps = {}
+    for name, subject in subjects.items():
+        once = min(subject.run(1) for _ in range(3))
+        steps[name] = max(1, round(size.seconds / once))
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    names = list(subjects)
+    rng = np.random.default_rng(0)
+    gc.collect()
+    for _ in range(size.rounds):
+        rng.shuffle(names)
+        for name in names:
+            seconds[name].append(subjects[name].run(steps[name]))
+    return seconds
+
+
+def measure_workload(
+    workload: Workload, size: Size, pythons: Mapping[str, str]
+) -> dict[str, Any]:
+    """Measure all subjects on one workload."""
+    copy = Copy(workload)
+    with prepared(workload, pythons) as subjects:
+        seconds = take_turns({**subjects, COPY: copy}, size)
+        return {
+            "title": workload.title,
+            "parameters": workload.size,
+            "leaves": len(workload.shapes),
+            "copy_bytes_per_second": copy.bytes / float(np.median(seconds[COPY])),
+            "subjects": {
+                name: figures(subject, seconds[name], seconds[REFERENCE], workload)
+                for name, subject in subjects.items()
+            },
+        }
+
+
+def figures(
+    subject: Subject,
+    seconds: Sequence[float],
+    reference: Sequence[float],
+    workload: Workload,
+) -> dict[str, Any]:
+    """Return what is reported of one subject."""
+    ratios = np.divide(seconds, reference)
+    found = {
+        "ms": 1e3 * float(np.median(seconds)),
+        "ms_least": 1e3 * min(seconds),
+        "ratio": float(np.median(ratios)),
+        "ratio_quartiles": [float(np.quantile(ratios, q)) for q in (0.25, 0.75)],
+        "compile_seconds": subject.compile_seconds,
+    }
+    if subject.program is not None:
+        found |= {
+            "state_bytes": subject.state_bytes / workload.size,
+            "bytes": subject.program.bytes / workload.size,
+            "temporaries": subject.program.temporaries / workload.size,
+            "kernels": subject.program.kernels,
+        }
+    return found
+
+
+def measure_scaling(size: Size) -> list[dict[str, Any]]:
+    """Measure the time per parameter, for all sizes that memory has room for."""
+    points = []
+    for elements in size.sizes:
+        point: dict[str, Any] = {"elements": elements, "ns": {}}
+        for name in SCALED:
+            if 17 * elements > 0.75 * free_memory():
+                report(f"  {elements:,} elements: too many for the memory")
+                continue
+            subject = SUBJECTS[name](array(elements))
+            once = subject.run(1)
+            steps = max(1, round(size.seconds / once))
+            seconds = [subject.run(steps) for _ in range(size.rounds)]
+            point["ns"][name] = 1e9 * float(np.median(seconds)) / elements
+            del subject
+            gc.collect()
+        report(f"  {elements:,} elements")
+        points.append(point)
+    return points
+
+
+def free_memory() -> float:
+    """Return the bytes of memory that the device has left."""
+    stats = jax.devices()[0].memory_stats()
+    if stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(size: Size, quick: bool, pythons: Mapping[str, str]) -> dict[str, Any]:
+    """Measure everything."""
+    workloads = {}
+    for name, make in size.workloads.items():
+        workload = make()
+        report(f"{workload.title}, {workload.size:,} parameters")
+        workloads[name] = measure_workload(workload, size, pythons)
+        gc.collect()
+    report("scaling")
+    device = jax.devices()[0]
+    return {
+        "about": {
+            "date": datetime.date.today().isoformat(),
+            "device": f"{device.device_kind} ({platform.machine()}, "
+            f"{os.cpu_count()} cores)",
+            "platform": device.platform,
+            "versions": versions(pythons),
+            "quick": quick,
+            "rounds": size.rounds,
+        },
+        "workloads": workloads,
+        "scaling": measure_scaling(size),
+    }
+
+
+def versions(pythons: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of what is compared."""
+    found = {
+        name: importlib.metadata.version(name) for name in ("jax", "optax", "numpy")
+    }
+    for name, python in pythons.items():
+        package = name.partition("-")[0]
+        if package not in found:
+            code = f"import importlib.metadata as m; print(m.version({package!r}))"
+            found[package] = subprocess.run(
+                [python, "-c", code], capture_output=True, text=True, check=True
+            ).stdout.strip()
+    return found
+
+
+def report(line: str) -> None:
+    """Say how far it is, out of the way of the tables."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write and draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--quick", action="store_true", help="measure little, in half a minute")
+    add("--out", type=Path, default=RESULTS, help="folder for the JSON and the PNG")
+    add("--redraw", action="store_true", help="measure nothing, take the JSON there is")
+    add("--page", type=Path, help="page to put the tables into, between its markers")
+    add("--mindspore", metavar="PYTHON", help="the Python that has MindSpore")
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    numbers = args.out / "speed.json"
+
+    if not args.redraw:
+        pythons = peers_here(args.mindspore)
+        results = rounded(measure(QUICK if args.quick else FULL, args.quick, pythons))
+        numbers.write_text(json.dumps(results, indent=1) + "\n")
+    results = json.loads(numbers.read_text())
+    if importlib.util.find_spec("matplotlib"):
+        save_picture(args.out / "speed.png", results)
+    if args.page:
+        put_into_page(args.page, markdown(results))
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()

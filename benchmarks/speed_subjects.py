@@ -1,0 +1,209 @@
+"""What is timed in JAX: our functional form and class, and Optax's optimizers."""
+
+import abc
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from speed_workloads import Workload
+
+import adamax_optax as ao
+from adamax_optax.compat import _step
+
+RATE = 1e-3
+DECAY = 1e-2
+
+
+class Program(NamedTuple):
+    """What the compiler says of a step.
+
+    Attributes:
+      bytes: Bytes read and written in all, as its own analysis counts them.
+      temporaries: Bytes of scratch memory.
+      kernels: Fusions and other operations that it runs one after the other.
+    """
+
+    bytes: float
+    temporaries: int
+    kernels: int
+
+
+class Subject(abc.ABC):
+    """Something that takes steps.
+
+    Attributes:
+      compile_seconds: The time until the first step was done.
+      state_bytes: The bytes of its state.
+      program: What its compiled step looks like; `None` where that cannot be asked.
+    """
+
+    compile_seconds = 0.0
+    state_bytes = 0
+    program: Program | None = None
+
+    @abc.abstractmethod
+    def run(self, steps: int) -> float:
+        """Take some steps and return the seconds for one."""
+
+
+class Functional(Subject):
+    """A transformation in one jitted step that overwrites parameters and state."""
+
+    def __init__(self, tx: optax.GradientTransformation, workload: Workload) -> None:
+        def step(params, state, gradients):
+            updates, state = tx.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state
+
+        params, self._gradients = _trees(workload)
+        state = tx.init(params)
+        self.state_bytes = _bytes(state)
+        start = time.perf_counter()
+        jitted = jax.jit(step, donate_argnums=(0, 1))
+        compiled = jitted.lower(params, state, self._gradients).compile()
+        self.compile_seconds = time.perf_counter() - start
+        self.program = describe(compiled)
+        # The jitted function, not the compiled: it has the faster way to the device.
+        self._step = jitted
+        self._carry = jitted(params, state, self._gradients)
+
+    def run(self, steps: int) -> float:
+        """Take some steps and return the seconds for one."""
+        params, state = self._carry
+        start = time.perf_counter()
+        for _ in range(steps):
+            params, state = self._step(params, state, self._gradients)
+        jax.block_until_ready((params, state))
+        seconds = time.perf_counter() - start
+        self._carry = params, state
+        return seconds / steps
+
+
+class Class(Subject):
+    """`ao.Adamax`: its caller may still hold the parameters, so each step makes new."""
+
+    def __init__(self, workload: Workload, state_dtype: Any = None) -> None:
+        params, self._gradients = _trees(workload)
+        group = {"params": params, "state_dtype": state_dtype}
+        self._optimizer = ao.Adamax([group], lr=RATE)
+        arguments: list[Any] = []
+        compiled_step = _step._compiled
+
+        def spy(*args: Any) -> Any:
+            arguments[:] = args
+            return compiled_step(*args)
+
+        _step._compiled = spy  # type: ignore[assignment]
+        try:
+            start = time.perf_counter()
+            jax.block_until_ready(self._optimizer([self._gradients]))
+            self.compile_seconds = time.perf_counter() - start
+        finally:
+            _step._compiled = compiled_step
+        batches, norms, *rest = arguments
+        fresh = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), norms)
+        self.program = describe(compiled_step.lower(batches, fresh, *rest).compile())
+        self.state_bytes = _bytes(norms)
+
+    def run(self, steps: int) -> float:
+        """Take some steps and return the seconds for one."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            params = self._optimizer([self._gradients])
+        jax.block_until_ready(params)
+        return (time.perf_counter() - start) / steps
+
+
+class Copy(Subject):
+    """One pass that reads and writes an array in place: the memory's own speed.
+
+    Attributes:
+      bytes: The bytes that it reads and writes.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        # Large enough to lie in memory, whatever the workload.
+        size = max(workload.size, 1 << 24)
+        self._scale = jax.jit(lambda x: x * 1.000001, donate_argnums=0)
+        self._array = self._scale(jnp.ones(size))
+        self.bytes = 8 * size
+
+    def run(self, steps: int) -> float:
+        """Pass some times and return the seconds for one."""
+        array = self._array
+        start = time.perf_counter()
+        for _ in range(steps):
+            array = self._scale(array)
+        array.block_until_ready()
+        seconds = time.perf_counter() - start
+        self._array = array
+        return seconds / steps
+
+
+REFERENCE = "optax.adamax"
+
+
+def _functional(make: Callable[..., Any], **arguments: Any) -> Callable[..., Subject]:
+    return lambda workload: Functional(make(RATE, **arguments), workload)
+
+
+SUBJECTS: Mapping[str, Callable[[Workload], Subject]] = {
+    REFERENCE: _functional(optax.adamax),
+    "optax.adamaxw": _functional(optax.adamaxw, weight_decay=DECAY),
+    "optax.adam": _functional(optax.adam),
+    "ours": _functional(ao.adamax),
+    "ours, decay": _functional(ao.adamax, weight_decay=DECAY),
+    **{
+        f"ours, {name}{', decay' if decay else ''}": _functional(
+            ao.adamax, state_dtype=jnp.dtype(name), weight_decay=decay
+        )
+        for name in ("bfloat16", "float16", "uint16")
+        for decay in (0.0, DECAY)
+    },
+    "class": Class,
+    "class, uint16": lambda workload: Class(workload, jnp.uint16),
+}
+
+
+def describe(compiled: Any) -> Program:
+    """Return what the compiler says of a program."""
+    cost = compiled.cost_analysis()
+    text = compiled.as_text()
+    entry = text[text.index("ENTRY") :]
+    kernels = sum(
+        line.lstrip().startswith("%")
+        and not any(f" {name}(" in line for name in _NO_KERNEL)
+        for line in entry.splitlines()
+    )
+    return Program(
+        bytes=cost["bytes accessed"],
+        temporaries=compiled.memory_analysis().temp_size_in_bytes,
+        kernels=kernels,
+    )
+
+
+_NO_KERNEL = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element")
+
+
+def _trees(workload: Workload) -> tuple[Any, Any]:
+    """Return parameters and gradients, neither of which has anything special."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    return tuple(
+        {
+            name: _normal(jax.random.fold_in(key, i), shape)
+            for i, (name, shape) in enumerate(workload.shapes.items())
+        }
+        for key in keys
+    )  # type: ignore[return-value]
+
+
+def _normal(key: Any, shape: tuple[int, ...]) -> jax.Array:
+    # A short pattern: to draw hundreds of millions of numbers would take long.
+    pattern = jax.random.normal(key, (251,))
+    return jnp.resize(pattern, shape)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
