@@ -1,5 +1,6 @@
 # make demo    train LeNet-5 on real digits and draw what it learned
 # make test    run every test
+# make docs    build the pages: out/docs/index.html (two minutes for the notebooks)
 # make bench   measure the state forms, and draw them (ten minutes)
 # make check   lint and type-check
 # make faults  plant one fault after the other and see the tests go red
@@ -12,7 +13,7 @@ DEMO_ARGS ?=
 
 bin := $(VENV)/bin
 
-.PHONY: demo test bench check faults clean
+.PHONY: demo test docs bench check faults clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-examples
@@ -20,6 +21,9 @@ demo: $(VENV)/.installed-examples
 
 test: $(VENV)/.installed-$(EXTRAS)
 	$(bin)/python -m pytest -n auto --cov
+
+docs: $(VENV)/.installed-docs
+	$(bin)/sphinx-build --fail-on-warning --keep-going docs out/docs
 
 bench: $(VENV)/.installed-examples
 	$(bin)/python benchmarks/low_precision.py
@@ -39,4 +43,4 @@ $(VENV)/.installed-%: pyproject.toml
 
 clean:
 	rm -rf .venv .venv-lowest .venv-wheel build dist out .coverage .hypothesis \
-	  .mypy_cache .pytest_cache .ruff_cache
+	  .mypy_cache .pytest_cache .ruff_cache docs/notebooks docs/reference/generated

@@ -126,7 +126,7 @@ class Adamax:
 
     @property
     def parameters(self) -> Any:
-        """The current parameters: as they were passed, or a list with one per group."""
+        """The current parameters, as they were passed; with groups, a list of these."""
         trees = [group["params"] for group in self.param_groups]
         return trees if self._grouped else trees[0]
 
