@@ -22,7 +22,7 @@ demo: $(VENV)/.installed-examples
 test: $(VENV)/.installed-$(EXTRAS)
 	$(bin)/python -m pytest -n auto --cov
 
-docs: $(VENV)/.installed-docs
+docs: $(VENV)/.installed-docs,parity
 	$(bin)/sphinx-build --fail-on-warning --keep-going docs out/docs
 
 bench: $(VENV)/.installed-examples
