@@ -112,15 +112,26 @@ def transformation(state_dtype):
     )
 
 
-def run(tx, tree, steps):
+@functools.cache
+def compiled_step(state_dtype):
+    tx = transformation(state_dtype)
+
     @jax.jit
     def step(tree, gradient):
         updates, state = tx.update(gradient, tree.state, tree.params)
         return Functional(optax.apply_updates(tree.params, updates), state)
 
+    return step
+
+
+def run(state_dtype, tree, steps):
     for k in steps:
-        tree = step(tree, gradients(k))
+        tree = compiled_step(state_dtype)(tree, gradients(k))
     return tree
+
+
+def start(state_dtype):
+    return Functional(params(), transformation(state_dtype).init(params()))
 
 
 class Saved(NamedTuple):
@@ -143,13 +154,11 @@ def saved(tmp_path_factory):
 
 
 def save_functional(directory, state_dtype):
-    tx = transformation(state_dtype)
-    start = Functional(params(), tx.init(params()))
-    at_save = run(tx, placed(start, SAVED_ON), range(SAVED_AT))
+    at_save = run(state_dtype, placed(start(state_dtype), SAVED_ON), range(SAVED_AT))
     assert_laid_out(at_save, SAVED_ON)
     with ocp.CheckpointManager(directory) as manager:
         manager.save(SAVED_AT, args=ocp.args.StandardSave(at_save))
-    return Saved(directory, at_save, run(tx, at_save, REST))
+    return Saved(directory, at_save, run(state_dtype, at_save, REST))
 
 
 def restore_functional(saved_at, where, directory):
@@ -166,17 +175,17 @@ def test_functional_state(saved, state_dtype, where):
     restored = restore_functional(at_save, where, directory)
     assert_same_bits(restored, at_save)
     assert_laid_out(restored, where)
-    again = run(transformation(state_dtype), restored, REST)
+    again = run(state_dtype, restored, REST)
     assert_same_bits(again, at_end)
     assert_laid_out(again, where)
 
 
-def make(start, state_dtype):
+def make(tree, state_dtype):
     """Return an optimizer of two groups, and its scheduler."""
     optimizer = ao.Adamax(
         [
-            {"params": {"w": start["w"], "b": start["b"]}, "state_dtype": state_dtype},
-            {"params": start["scalar"], "lr": 0.3, "betas": (0.8, 0.99)},
+            {"params": {"w": tree["w"], "b": tree["b"]}, "state_dtype": state_dtype},
+            {"params": tree["scalar"], "lr": 0.3, "betas": (0.8, 0.99)},
         ],
         lr=0.02,
         weight_decay=0.1,
@@ -214,9 +223,9 @@ def save_class(directory, state_dtype):
     return Saved(directory, at_save, everything(optimizer))
 
 
-def restore_class(start, where, directory):
-    """Return the optimizer and its scheduler, given any parameters to start from."""
-    optimizer, scheduler = make(start, None)
+def restore_class(where, directory):
+    """Return the optimizer and its scheduler."""
+    optimizer, scheduler = make(params(), None)
     with ocp.CheckpointManager(
         directory,
         item_names=("params", "state", "options", "scheduler"),
@@ -245,7 +254,7 @@ def restore_class(start, where, directory):
 @pytest.mark.parametrize("state_dtype", FORMS)
 def test_class(saved, state_dtype, where):
     directory, at_save, at_end = saved(save_class, state_dtype)
-    optimizer, scheduler = restore_class(params(), where, directory)
+    optimizer, scheduler = restore_class(where, directory)
     assert optimizer.param_groups[0]["state_dtype"] == state_dtype
     assert_same_bits(everything(optimizer), at_save)
     assert_laid_out(optimizer.parameters, where)
@@ -261,11 +270,9 @@ from tests import test_orbax as here
 
 assert len(jax.devices()) == 1
 functional, of_class, result = sys.argv[1:]
-tx = here.transformation("uint16")
-start = here.Functional(here.params(), tx.init(here.params()))
-tree = here.restore_functional(start, "1 device", functional)
-optimizer, scheduler = here.restore_class(here.params(), "1 device", of_class)
-tree = here.run(tx, tree, here.REST)
+tree = here.restore_functional(here.start("uint16"), "1 device", functional)
+optimizer, scheduler = here.restore_class("1 device", of_class)
+tree = here.run("uint16", tree, here.REST)
 here.run_class(optimizer, scheduler, here.REST)
 with open(result, "wb") as file:
     pickle.dump(jax.tree.map(np.asarray, (tree, here.everything(optimizer))), file)
