@@ -155,6 +155,19 @@ def assert_same_bits(got, expected):
     jax.tree.map(compare, got, expected)
 
 
+def test_betas_in_arrays_leave_the_shapes_of_the_moments():
+    hyper = {"betas": (np.array([0.9]), jnp.array([0.999])), "state_dtype": "uint16"}
+    optimizer = ao.Adamax([{"params": jnp.ones(()), **hyper}])
+    optimizer([jnp.ones(())])
+    saved = optimizer.state_dict()
+    assert (
+        saved["state"][0]["exp_avg"].shape == saved["state"][0]["exp_inf"].shape == ()
+    )
+    other = ao.Adamax([{"params": optimizer.parameters[0], **hyper}])
+    other.load_state_dict(saved)
+    assert_same_bits(other([jnp.ones(())]), optimizer([jnp.ones(())]))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [(None, jnp.uint16), (jnp.float16, None), (jnp.uint16, jnp.bfloat16)],

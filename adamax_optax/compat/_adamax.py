@@ -360,8 +360,10 @@ class Adamax:
         return [moments[k] for k in range(len(params))]
 
     def _decoded(self, k: int, moments: _moments.Moments, param: Any) -> Any:
-        b1, b2 = self.param_groups[self._group_of[k]]["betas"]
-        norm = _moments.cast(moments.norm, param.dtype, None, b1=b1, b2=b2, key=0)
+        own = _hyperparameters.to_functional(self.param_groups[self._group_of[k]])
+        norm = _moments.cast(
+            moments.norm, param.dtype, None, b1=own["b1"], b2=own["b2"], key=0
+        )
         return _moments.Moments(norm, moments.count)
 
     def _packed(self) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from adamax_optax._noise import leaf_key
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
-from adamax_optax.compat import _moments
+from adamax_optax.compat import _hyperparameters, _moments
 
 SMALL = 4096
 BUFFER = 1 << 15
@@ -127,14 +127,17 @@ def divide(
 
 def cast(bucket: Bucket, params: Sequence[Any], options: Mapping[str, Any]) -> Bucket:
     """Return a bucket with its moments as its group's options want them kept."""
+    wanted = options.get("state_dtype")
+    if bucket.state_dtype == (None if wanted is None else jnp.dtype(wanted)):
+        return bucket
+    own = _hyperparameters.to_functional(options)
     first = bucket.pieces[0][0]
-    b1, b2 = options["betas"]
     norm = _moments.cast(
         bucket.norm,
         params[first].dtype,
-        options.get("state_dtype"),
-        b1=b1,
-        b2=b2,
+        wanted,
+        b1=own["b1"],
+        b2=own["b2"],
         key=first,
     )
     return bucket._replace(norm=norm)

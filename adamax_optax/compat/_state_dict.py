@@ -145,9 +145,14 @@ def _load(entry, moments, path, options):
         "whole number of 32 bits",
         lambda x: _is_whole(x) and x <= 2**32,
     )
-    b1, b2 = options["betas"]
+    hyper = _hyperparameters.to_functional(options)
     return _moments.encoded(
-        loaded, options["state_dtype"], b1=b1, b2=b2, scale=scale, key=int(key) % 2**32
+        loaded,
+        options["state_dtype"],
+        b1=hyper["b1"],
+        b2=hyper["b2"],
+        scale=scale,
+        key=int(key) % 2**32,
     )
 
 
