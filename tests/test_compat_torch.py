@@ -188,6 +188,33 @@ def test_state_dicts_are_alike():
         assert {k: its[k] for k in mine} == mine
 
 
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float16", "uint16"])
+def test_reduced_state_there_and_back_is_exact(state_dtype):
+    rng = np.random.default_rng(0)
+    p, *gradients = rng.normal(size=(12, 40)).astype(np.float32)
+    group = {"params": jnp.asarray(p), "state_dtype": state_dtype}
+    ours, again = ao.Adamax([group]), ao.Adamax([group])
+    for gradient in gradients[:6]:
+        ours([gradient])
+    saved = ours.state_dict()
+    theirs = torch.optim.Adamax([torch.nn.Parameter(torch.tensor(p))])
+    tensors = jax.tree.map(
+        lambda x: torch.tensor(np.asarray(x)) if isinstance(x, jax.Array) else x,
+        saved,
+    )
+    theirs.load_state_dict(tensors)
+    again.load_state_dict(theirs.state_dict())
+    again.param_groups[0]["params"] = ours.parameters[0]
+    for gradient in gradients[6:]:
+        (new,), (expected,) = again([gradient]), ours([gradient])
+        np.testing.assert_array_equal(new, expected)
+    # PyTorch steps on from them too.
+    (tensor,) = theirs.param_groups[0]["params"]
+    tensor.grad = torch.tensor(gradients[6])
+    theirs.step()
+    assert np.all(theirs.state[tensor]["exp_inf"].numpy() > 0)
+
+
 def test_options_of_pytorch_are_kept():
     params, _ = draw()
     theirs, ours = Theirs(params), Ours(params)

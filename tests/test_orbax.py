@@ -226,11 +226,13 @@ def save_class(directory, state_dtype):
 def restore_class(where, directory):
     """Return the optimizer and its scheduler."""
     optimizer, scheduler = make(params(), None)
-    with ocp.CheckpointManager(
-        directory,
-        item_names=("params", "state", "options", "scheduler"),
-        item_handlers={"state": ocp.StandardCheckpointHandler()},
-    ) as manager:
+    handlers = {
+        "params": ocp.StandardCheckpointHandler(),
+        "state": ocp.StandardCheckpointHandler(),
+        "options": ocp.JsonCheckpointHandler(),
+        "scheduler": ocp.JsonCheckpointHandler(),
+    }
+    with ocp.CheckpointManager(directory, item_handlers=handlers) as manager:
         there = manager.item_metadata(SAVED_AT)["state"].tree
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(target(optimizer.parameters, where)),

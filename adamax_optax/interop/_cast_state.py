@@ -1,5 +1,6 @@
 """From one `state_dtype` to another, in the middle of a run."""
 
+import functools
 from typing import Any
 
 import jax
@@ -84,6 +85,7 @@ def _cast(state, state_dtype, b1, b2):
     return _encoded(moments, form, scale, key, b1, b2, random)
 
 
+@functools.partial(jax.jit, static_argnames="state_dtype")  # not compiled op by op
 def encode_again(
     moments: ScaleByInfinityNormState,
     state_dtype: Any,
