@@ -73,7 +73,7 @@ def live(directory, moment, rng, startup):
                 begin = time.perf_counter()
                 lines.append(process.stdout.readline())
             if moment == "writing":
-                while not half_written(directory):
+                while process.poll() is None and not half_written(directory):
                     time.sleep(0.0005)
             # Within one step as this machine has just taken it, its saving included.
             time.sleep(rng.uniform(0, time.perf_counter() - begin))

@@ -256,9 +256,15 @@ def test_pickle_and_copies_go_on_bit_for_bit(state_dtype):
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
 def test_complex_parameters_component_wise(state_dtype):
     group = {"params": jnp.zeros(50, complex), "state_dtype": state_dtype}
-    optimizer = ao.Adamax([group])
+    optimizer, other = ao.Adamax([group]), ao.Adamax([group])
     (new,) = optimizer([jnp.full(50, 1 - 2j)])
     np.testing.assert_allclose(new, -0.002 + 0.002j, rtol=0.1)
+    # And through a state dict.
+    other.load_state_dict(optimizer.state_dict())
+    other.param_groups[0]["params"] = new
+    gradient = jnp.linspace(1 - 2j, -3 + 1j, 50)
+    for _ in range(3):
+        assert_same_bits(other([gradient]), optimizer([gradient]))
 
 
 def test_compiles_once():

@@ -156,8 +156,9 @@ State
 To hand it back to PyTorch, turn its arrays into tensors, ``torch.tensor(
 numpy.asarray(x))``. Parameters correspond by number, and a shape that does not fit is
 an error: of the weights that PyTorch and Flax store transposed, the moments must be
-transposed too. The parameters themselves are not in it, as in PyTorch. An optimizer can
-also be copied or pickled as a whole; if its parameters are a module's, do it together,
+transposed too. The parameters themselves are not in it, as in PyTorch; the page
+``docs/checkpointing.md`` saves both with Orbax. An optimizer can also be copied or
+pickled as a whole; if its parameters are a module's, do it together,
 ``copy.deepcopy((net, optimizer))``, so that the copies still belong to each other.
 
 Differences from both
