@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from adamax_optax._bias_correction import scale_by_bias_correction
-from adamax_optax._checks import check_hyperparameters, check_learning_rate
+from adamax_optax._checks import (
+    check_flag,
+    check_hyperparameters,
+    check_learning_rate,
+)
 from adamax_optax._dtypes import in_compute_dtype
 from adamax_optax._infinity_norm import scale_by_infinity_norm
+from adamax_optax._tree_checks import check_params, checked_mask
 
 
 def adamax(
@@ -219,16 +224,18 @@ def scale_by_adamax(
 
 def _ascent(maximize):
     """The link that negates the gradient: the identity where that is plainly off."""
+    check_flag("maximize", maximize)
     if isinstance(maximize, bool):
         return optax.scale(-1.0) if maximize else optax.identity()
     # Traced: an option that may change from step to step without a recompilation.
-    return optax.scale(jnp.where(jnp.asarray(maximize, bool), -1.0, 1.0))
+    return optax.scale(jnp.where(maximize, -1.0, 1.0))
 
 
 def _decay(weight_decay, mask):
     """The link that adds λ θ: the identity, without need of θ, for a constant 0."""
     if isinstance(weight_decay, int | float) and weight_decay == 0:
         return optax.identity()
+    mask = None if mask is None else checked_mask(mask)
     decay = optax.add_decayed_weights(weight_decay, mask)
 
     def update_fn(updates, state, params=None):
@@ -237,6 +244,7 @@ def _decay(weight_decay, mask):
                 f"weight_decay={weight_decay!r} needs the parameters: call "
                 "update(gradients, state, params)."
             )
+        check_params(updates, params)
         return decay.update(updates, state, params)
 
     return optax.GradientTransformation(decay.init, update_fn)

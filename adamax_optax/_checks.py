@@ -1,44 +1,62 @@
-"""Checks of hyperparameters and gradients: at trace time, never on traced values."""
+"""Checks of hyperparameters: at trace time, never on traced values."""
 
 import math
-import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+# A larger Python number would be infinite in float32, and 0 times it NaN.
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def check_range(
-    name: str, value: Any, *, below: float = math.inf, fix: str = ""
+    name: str,
+    value: Any,
+    *,
+    below: float = math.inf,
+    schedule: bool = False,
+    fix: str = "",
 ) -> None:
     """Raise unless `value` is known only at run time or lies in [0, below).
 
-    Arrays of JAX (traced or not) and schedules pass unchecked: to look at their
-    values would be an error under `jit` and a wait for the device outside it.
+    Arrays of JAX (traced or not) and schedules pass with their values unchecked: to
+    look at these would be an error under `jit` and a wait for the device outside it.
 
     Args:
       name: The argument's name, for the message.
-      value: A number, an array or a schedule.
+      value: A number, an array of shape () or a schedule.
       below: The excluded upper end of the range.
+      schedule: Whether `value` may be a schedule.
       fix: What to do instead, appended to the message.
 
     Raises:
       ValueError: If `value` is none of these, NaN, or outside the range.
     """
-    if isinstance(value, numbers.Real | np.ndarray):
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
+    if is_array and value.shape != ():
+        raise ValueError(
+            f"{name} must be one number, got an array of shape {value.shape}, {value!r}"
+        )
+    real = isinstance(value, int | float) or (
+        is_array
+        and any(jnp.issubdtype(value.dtype, kind) for kind in (np.integer, np.floating))
+    )
+    if not real and not (schedule and not is_array and callable(value)):
+        raise ValueError(
+            f"{name} must be a real number, or an array of one"
+            f"{', or a schedule' if schedule else ''}, got {value!r} of type "
+            f"{type(value).__name__}."
+        )
+    if real and not isinstance(value, jax.Array):
+        number = value if isinstance(value, int) else float(value)
         # Not `or` of the opposites, which a NaN would pass.
-        inside = (0 <= value) & (value < below)  # type: ignore[operator]
-        if not (inside if isinstance(inside, bool) else inside.all()):
+        if not (0 <= number < below and number <= _LARGEST):
             bound = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(
                 f"{name} must be at least 0 and {bound}, got {value!r}.{fix}"
             )
-    elif not (hasattr(value, "dtype") or callable(value)):
-        raise ValueError(
-            f"{name} must be a number or an array (or a schedule, where the "
-            f"documentation allows one), got {value!r} of type {type(value).__name__}."
-        )
 
 
 def check_decay_rate(name: str, value: Any) -> None:
@@ -75,7 +93,7 @@ def check_hyperparameters(
     check_decay_rate("b2", b2)
     check_range("eps", eps)
     check_range("eps_outside", eps_outside)
-    check_range("weight_decay", weight_decay)
+    check_range("weight_decay", weight_decay, schedule=True)
 
 
 def check_learning_rate(value: Any) -> None:
@@ -85,67 +103,19 @@ def check_learning_rate(value: Any) -> None:
       ValueError: Naming the value; ascent is `maximize=True`, since a negative rate
         would also turn the weight decay into growth.
     """
-    check_range("learning_rate", value, fix=" To ascend, pass maximize=True.")
-
-
-def check_inexact(path: Any, leaf: Any, what: str) -> None:
-    """Raise unless a leaf has a floating or complex dtype.
-
-    Raises:
-      ValueError: Naming the leaf, its dtype and the fix.
-    """
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        raise ValueError(
-            f"The {what} at {_leaf_name(path)} has dtype {dtype}; Adamax needs a "
-            "floating or complex one. Leave such leaves out with optax.masked or "
-            "optax.partition."
-        )
-
-
-def check_gradients(gradients: Any, moments: Any) -> None:
-    """Raise unless the gradients fit the moments that `init` made.
-
-    Args:
-      gradients: A tree of arrays; `None` stands for "no gradient" anywhere.
-      moments: The tree of first moments.
-
-    Raises:
-      ValueError: If the structures differ, or if a leaf's shape or kind of dtype
-        does not fit; the message names the leaf.
-    """
-    treedef: Any
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(
-        gradients, is_leaf=lambda x: x is None
+    check_range(
+        "learning_rate", value, schedule=True, fix=" To ascend, pass maximize=True."
     )
-    try:
-        expected = treedef.flatten_up_to(moments)
-    except ValueError as error:
-        raise ValueError(
-            "The gradients do not have the structure of the parameters that init was "
-            f"given: {error}"
-        ) from error
-    for (path, gradient), moment in zip(leaves, expected, strict=True):
-        if gradient is None:
-            continue
-        if not hasattr(moment, "dtype"):
-            raise ValueError(
-                f"There is a gradient at {_leaf_name(path)} where the parameters that "
-                f"init was given hold {jax.tree.structure(moment)}."
-            )
-        check_inexact(path, gradient, "gradient")
-        if jnp.shape(gradient) != moment.shape:
-            raise ValueError(
-                f"The gradient at {_leaf_name(path)} has shape {jnp.shape(gradient)}, "
-                f"the parameter that init was given has {moment.shape}."
-            )
-        if jnp.iscomplexobj(gradient) != jnp.iscomplexobj(moment):
-            raise ValueError(
-                f"The gradient at {_leaf_name(path)} has dtype "
-                f"{jnp.result_type(gradient)}, the moment {moment.dtype}: both must be "
-                "real or both complex."
-            )
 
 
-def _leaf_name(path: Any) -> str:
-    return jax.tree_util.keystr(path) or "the root"
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless `value` is a boolean, or an array of one.
+
+    Raises:
+      ValueError: Naming the argument and the value.
+    """
+    is_array = isinstance(value, jax.Array | np.ndarray | np.bool_)
+    if not isinstance(value, bool) and not (
+        is_array and value.shape == () and value.dtype == bool
+    ):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")

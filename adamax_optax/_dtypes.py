@@ -58,8 +58,19 @@ def in_compute_dtype(
     return optax.GradientTransformationExtraArgs(inner.init, update_fn)
 
 
+def leaf_dtype(leaf: Any) -> Any:
+    """Return the dtype of an array or a number, and `None` for anything else."""
+    is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    if not is_array and not isinstance(leaf, int | float | complex):
+        return None
+    try:
+        return jnp.result_type(leaf)
+    except TypeError:  # an array of objects or of another library
+        return None
+
+
 def _widen(x: Any) -> Any:
-    dtype = jnp.result_type(x)
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        return x
+    dtype = leaf_dtype(x)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        return x  # the links check what they are given, and name it
     return jnp.asarray(x, compute_dtype(dtype))

@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import (
-    check_gradients,
-    check_hyperparameters,
-    check_inexact,
-)
+from adamax_optax._checks import check_hyperparameters
 from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
 from adamax_optax._reduced_norm import (
     codes_for,
     reduced_infinity_norm,
 )
+from adamax_optax._tree_checks import check_gradients, check_inexact
 
 
 class ScaleByInfinityNormState(NamedTuple):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import check_gradients, check_inexact
 from adamax_optax._dtypes import scalar
 from adamax_optax._half_codes import HalfCodes
 from adamax_optax._lazy_scale import decay_scale
 from adamax_optax._noise import leaf_key, next_key, noise
+from adamax_optax._tree_checks import check_gradients, check_inexact, leaf_name
 from adamax_optax._word_codes import WordCodes
 
 
@@ -152,7 +152,7 @@ def _check_real(path, param):
     check_inexact(path, param, "parameter")
     if jnp.iscomplexobj(param):
         raise ValueError(
-            f"The parameter at {jax.tree_util.keystr(path) or 'the root'} is complex, "
+            f"The parameter at {leaf_name(path)} is complex, "
             "which a reduced state_dtype does not take: pass state_dtype=None, or wrap "
             "the optimizer in optax.contrib.split_real_and_imaginary."
         )

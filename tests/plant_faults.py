@@ -45,8 +45,8 @@ FAULTS = {
     ),
     "traced-maximize-swapped": Fault(
         "_alias.py",
-        "jnp.asarray(maximize, bool), -1.0, 1.0",
-        "jnp.asarray(maximize, bool), 1.0, -1.0",
+        "maximize, -1.0, 1.0",
+        "maximize, 1.0, -1.0",
         "test_alias.py",
     ),
     "decay-decoupled": Fault(
@@ -507,21 +507,45 @@ FAULTS = {
     # Errors.
     "range-unchecked": Fault(
         "_checks.py",
-        "(value < below)",
-        "(value <= below)",
+        "0 <= number < below",
+        "0 <= number <= below",
         "test_checks.py",
     ),
     "nan-passes-the-range": Fault(
         "_checks.py",
-        "inside = (0 <= value) & (value < below)",
-        "inside = ~np.asarray((0 > value) | (value >= below))",
+        "not (0 <= number < below and number <= _LARGEST)",
+        "0 > number or number >= below or number > _LARGEST",
         "test_checks.py",
     ),
-    "shape-unchecked": Fault(
+    "infinite-in-float32": Fault(
         "_checks.py",
+        "0 <= number < below and number <= _LARGEST",
+        "0 <= number < below",
+        "test_checks.py test_fuzz.py",
+    ),
+    "hyperparameters-broadcast": Fault(
+        "_checks.py",
+        "if is_array and value.shape != ():",
+        "if False:",
+        "test_checks.py test_fuzz.py",
+    ),
+    "shape-unchecked": Fault(
+        "_tree_checks.py",
         "if jnp.shape(gradient) != moment.shape:",
         "if False:",
-        "test_checks.py",
+        "test_tree_checks.py test_fuzz.py",
+    ),
+    "parameters-broadcast": Fault(
+        "_alias.py",
+        "        check_params(updates, params)\n",
+        "",
+        "test_tree_checks.py test_fuzz.py",
+    ),
+    "mask-unchecked": Fault(
+        "_alias.py",
+        "mask = None if mask is None else checked_mask(mask)",
+        "mask = mask",
+        "test_tree_checks.py",
     ),
     "missing-params-unnoticed": Fault(
         "_alias.py",

@@ -120,7 +120,8 @@ def _check_number(
         raise ValueError(
             f"{name} must be an int, a float or an array of one element, got {value!r}."
         )
-    check_range(name, np.asarray(value) if look and is_array else value, below=below)
+    value = np.asarray(value) if look and is_array else value
+    check_range(name, _scalar(value), below=below)
 
 
 def _scalar(value: Any) -> Any:
