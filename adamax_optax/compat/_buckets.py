@@ -203,7 +203,7 @@ def _filled(numbers, params):
     pieces: list[list[int]] = []
     room = 0
     for k in numbers:
-        if params[k].size > room:
+        if not pieces or params[k].size > room:
             pieces.append([])
             room = BUFFER
         pieces[-1].append(k)
