@@ -319,6 +319,33 @@ def test_every_option_is_live_and_compiled_once(kind, compilations):
     assert compilations() == 0
 
 
+def test_an_array_changed_in_place_counts():
+    lr = np.array(0.5)
+    optimizer = ao.Adamax(jnp.zeros(2), lr=lr)
+    close(optimizer(jnp.ones(2)), np.full(2, -0.5))
+    lr *= 0
+    close(optimizer(jnp.ones(2)), np.full(2, -0.5))
+
+
+def test_values_of_jax_are_not_waited_for(monkeypatch):
+    lr = jnp.array(0.5)
+    optimizer = ao.Adamax(jnp.zeros(2), lr=lr)
+    gradient, half = jnp.ones(2), jnp.array(0.25)
+
+    def waited(array):
+        raise AssertionError("The value was looked at.")
+
+    # What int(), float(), print() and NumPy ask for.
+    with monkeypatch.context() as patch:
+        patch.setattr(type(lr), "_value", property(waited))
+        with pytest.raises(AssertionError, match="looked at"):
+            float(lr)
+        optimizer(gradient)
+        optimizer.param_groups[0]["lr"] = half
+        new = optimizer(gradient)
+    close(new, np.full(2, -0.75))
+
+
 @pytest.mark.parametrize(
     "lr", [0.1, np.float64(0.1), np.array(0.1), np.array([0.1]), jnp.array([[0.1]])]
 )
