@@ -9,6 +9,7 @@ import optax
 
 from adamax_optax._checks import check_decay_rate
 from adamax_optax._dtypes import compute_dtype
+from adamax_optax._placement import scalar_beside
 
 
 class ScaleByBiasCorrectionState(NamedTuple):
@@ -60,8 +61,7 @@ def scale_by_bias_correction(
     check_decay_rate("b1", b1)
 
     def init_fn(params):
-        del params
-        return ScaleByBiasCorrectionState(count=jnp.zeros([], jnp.int32))
+        return ScaleByBiasCorrectionState(count=scalar_beside(params, 0, jnp.int32))
 
     def update_fn(updates, state, params=None):
         del params

@@ -8,6 +8,7 @@ import optax
 
 from adamax_optax._checks import check_hyperparameters
 from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
+from adamax_optax._placement import filled_like
 from adamax_optax._reduced_norm import (
     codes_for,
     reduced_infinity_norm,
@@ -88,10 +89,10 @@ def scale_by_infinity_norm(
     def init_fn(params):
         def zeros(path, p):
             check_inexact(path, p, "parameter")
-            return jnp.zeros_like(p, dtype=compute_dtype(jnp.result_type(p)))
+            return filled_like(p, 0, compute_dtype(jnp.result_type(p)))
 
         mu = jax.tree_util.tree_map_with_path(zeros, params)
-        nu = jax.tree.map(lambda m: jnp.zeros_like(m, dtype=real_dtype(m.dtype)), mu)
+        nu = jax.tree.map(lambda m: filled_like(m, 0, real_dtype(m.dtype)), mu)
         return ScaleByInfinityNormState(mu=mu, nu=nu)
 
     def update_fn(updates, state, params=None):

@@ -11,6 +11,7 @@ from adamax_optax._dtypes import scalar
 from adamax_optax._half_codes import HalfCodes
 from adamax_optax._lazy_scale import decay_scale
 from adamax_optax._noise import leaf_key, next_key, noise
+from adamax_optax._placement import filled_like, scalar_beside
 from adamax_optax._tree_checks import check_gradients, check_inexact, leaf_name
 from adamax_optax._word_codes import WordCodes
 
@@ -93,14 +94,12 @@ def reduced_infinity_norm(
         jax.tree_util.tree_map_with_path(_check_real, params)
 
         def filled(value):
-            return jax.tree.map(
-                lambda p: jnp.full_like(p, value, dtype=form.dtype), params
-            )
+            return jax.tree.map(lambda p: filled_like(p, value, form.dtype), params)
 
         return ScaleByReducedInfinityNormState(
             codes=tuple(map(filled, form.initial)),
-            scale=jnp.ones([], jnp.float32),
-            key=jnp.zeros([], jnp.uint32),
+            scale=scalar_beside(params, 1, jnp.float32),
+            key=scalar_beside(params, 0, jnp.uint32),
         )
 
     def update_fn(updates, state, params=None):

@@ -9,6 +9,7 @@ import optax
 
 from adamax_optax._float_bits import BIAS, MANTISSA, from_bits, to_bits
 from adamax_optax._noise import leaf_key, noise
+from adamax_optax._placement import scalar_beside
 
 
 class StochasticRoundingState(NamedTuple):
@@ -70,9 +71,9 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
         raise ValueError(f"seed must be in [0, 2**32), got {seed!r}.")
 
     def init_fn(params):
-        del params
         return StochasticRoundingState(
-            count=jnp.zeros([], jnp.int32), seed=jnp.asarray(seed, jnp.uint32)
+            count=scalar_beside(params, 0, jnp.int32),
+            seed=scalar_beside(params, seed, jnp.uint32),
         )
 
     def update_fn(updates, state, params=None):

@@ -28,3 +28,16 @@ def lenient_promotion():
     """Use JAX's ordinary dtype promotion for the length of a test."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def shardy():
+    """Use the partitioner that is JAX's default from 0.7 on.
+
+    The older one makes one of equal constants, also of those that belong to parameters
+    in different layouts, and then moves data between the layouts: in `optax.sgd` too.
+    """
+    before = jax.config.jax_use_shardy_partitioner
+    jax.config.update("jax_use_shardy_partitioner", True)
+    yield
+    jax.config.update("jax_use_shardy_partitioner", before)
