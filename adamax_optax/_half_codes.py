@@ -79,9 +79,11 @@ class HalfCodes:
         new = jnp.minimum(new, self.high)
         if not self.root:
             return round_to_nearest(jnp.maximum(kept, new), self.dtype)
-        # Coded anew only where exceeded, so that no value is rounded twice.
+        # Coded anew only where exceeded, so that no value is rounded twice. There the
+        # larger is `new`; it is sharded as the state is, even if that alone is divided.
+        larger = jnp.maximum(new, kept * kept)
         return jnp.where(
             new > kept * kept,
-            round_to_nearest(jnp.sqrt(new), self.dtype),
+            round_to_nearest(jnp.sqrt(larger), self.dtype),
             kept.astype(self.dtype),
         )

@@ -22,22 +22,24 @@ def leaf_key(key: jax.Array, leaf: int) -> jax.Array:
     return _mix(_mix(key) + np.uint32(leaf * _GOLDEN % 2**32))
 
 
-def noise(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+def noise(like: jax.Array, key: jax.Array) -> jax.Array:
     """Return 32 random bits for each element of an array.
 
     They depend on the key and on the element's place in the whole array, and so are
     the same on one device and on many, however the array is sharded.
 
     Args:
-      shape: Any shape.
+      like: The array.
       key: uint32, shape ().
 
     Returns:
-      uint32, of the shape.
+      uint32, of the array's shape. With axes of the mesh in explicit mode the type has
+      the array's sharding too: otherwise every device would compute all of it.
     """
+    shape = jnp.shape(like)
     # The place in row-major order, modulo 2^32.
     strides = [math.prod(shape[axis + 1 :]) % 2**32 for axis in range(len(shape))]
-    place = jnp.zeros(shape, jnp.uint32)
+    place = jnp.zeros_like(like, dtype=jnp.uint32)
     for axis, stride in enumerate(strides):
         index = lax.broadcasted_iota(jnp.uint32, shape, axis)
         place = place + index * np.uint32(stride)

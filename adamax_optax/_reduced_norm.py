@@ -115,7 +115,7 @@ def reduced_infinity_norm(
             if g is None:
                 outputs.append(None)
                 continue
-            random = noise(jnp.shape(g), leaf_key(key, i))
+            random = noise(codes[i][0], leaf_key(key, i))
             codes[i] = form.step(
                 jnp.asarray(g, jnp.float32),
                 codes[i],

@@ -104,7 +104,7 @@ def _round_sum(update, param, key):
         return update
     wide = jnp.asarray(param, jnp.float32)
     exact = wide + jnp.asarray(update, jnp.float32)
-    return _round_to(exact, param.dtype, noise(param.shape, key)) - wide
+    return _round_to(exact, param.dtype, noise(exact, key)) - wide
 
 
 def _is_half(param):

@@ -34,7 +34,7 @@ def test_power_of_two(exponent):
 def test_random_rounding_takes_a_neighbour_and_has_no_bias(dtype, x, sign):
     size = 4096
     x = np.float32(sign * x)
-    random = noise((size,), leaf_key(jnp.uint32(0), 0))
+    random = noise(jnp.zeros(size), leaf_key(jnp.uint32(0), 0))
     rounded = round_at_random(jnp.full(size, x), dtype, random)
     values = np.asarray(rounded, np.float64)
     # Neighbours: within one spacing of the dtype at x, on the two sides.

@@ -16,7 +16,7 @@ FORMS = [HalfCodes(jnp.bfloat16), HalfCodes(jnp.float16)]
 def there_and_back(form, m, u):
     """Return m and u as the codes hold them, at scale 1."""
     m, u = jnp.asarray(m, jnp.float32), jnp.asarray(u, jnp.float32)
-    random = noise(m.shape, leaf_key(jnp.uint32(0), 0))
+    random = noise(m, leaf_key(jnp.uint32(0), 0))
     codes = form.encode(m, u, ONE, 0.9, 0.999, random)
     assert all(code.dtype == form.dtype for code in codes)
     moments = form.moments(codes, ONE, 0.9, 0.999)

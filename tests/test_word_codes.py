@@ -18,7 +18,7 @@ ONE = jnp.ones([])
 def encode(m, u, random=None):
     """Return the word of moments at scale 1."""
     m, u = jnp.asarray(m, jnp.float32), jnp.asarray(u, jnp.float32)
-    random = noise(m.shape, jnp.uint32(0)) if random is None else random
+    random = noise(m, jnp.uint32(0)) if random is None else random
     return CODES.encode(m, u, ONE, B1, B2, random)
 
 
@@ -71,7 +71,7 @@ def test_ratio_has_no_bias_keeps_its_sign_and_its_bound(part, exponent):
     size = 4096
     u = decode(encode(0.0, 2.0**exponent))[1]  # a norm that the code holds exactly
     ratio = part * BOUND
-    random = noise((size,), leaf_key(jnp.uint32(1), 0))
+    random = noise(jnp.zeros(size), leaf_key(jnp.uint32(1), 0))
     codes = encode(np.full(size, ratio * u), np.full(size, u), random)
     _, _, stored = decode(codes)
     assert np.all(stored * np.sign(ratio) >= 0)

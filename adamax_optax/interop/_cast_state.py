@@ -80,7 +80,7 @@ def _cast(state, state_dtype, b1, b2):
         )
 
     def random(i, m):
-        return noise(m.shape, leaf_key(key, i))
+        return noise(m, leaf_key(key, i))
 
     return _encoded(moments, form, scale, key, b1, b2, random)
 
