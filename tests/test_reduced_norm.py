@@ -203,30 +203,6 @@ def test_same_state_and_gradient_give_the_same_bits(state_dtype):
     chex.assert_trees_all_equal(run(tx, gradients), run(tx, gradients))
 
 
-@pytest.mark.parametrize("spec", [("x", None), (None, "x"), ("x", "y")])
-@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
-def test_same_bits_on_many_devices_without_communication(state_dtype, spec):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
-    tx = ao.scale_by_infinity_norm(state_dtype=state_dtype)
-    update_fn = jax.jit(tx.update)
-    gradients = shrinking_noise(5, 64 * 8).reshape(5, 64, 8)
-
-    def last(place):
-        state = tx.init(place(gradients[0]))
-        for gradient in gradients:
-            update, state = update_fn(place(gradient), state)
-        return update, state
-
-    one, many = last(lambda x: x), last(lambda x: jax.device_put(x, sharding))
-    chex.assert_trees_all_equal(one, many)
-    assert many[0].sharding == sharding
-    assert all(codes.sharding == sharding for codes in many[1].codes)
-    program = update_fn.lower(many[0], many[1]).compile().as_text()
-    for communication in ["all-reduce", "all-gather", "collective-permute"]:
-        assert communication not in program
-
-
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
 def test_scan_equals_a_loop(state_dtype):
     gradients = shrinking_noise(20, 64)

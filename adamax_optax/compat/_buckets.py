@@ -76,7 +76,7 @@ def gather(
         pieces = _pieces(numbers, params)
         norm = _joined(pieces, moments)
         if count == 0 and _moments.kept_as(norm) is not None:
-            norm = norm._replace(key=jnp.asarray(numbers[0], jnp.uint32))
+            norm = norm._replace(key=jnp.full_like(norm.key, numbers[0]))
         buckets.append(Bucket(group, pieces, norm, count))
     return buckets
 

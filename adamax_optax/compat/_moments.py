@@ -12,6 +12,7 @@ import optax.contrib
 from adamax_optax._alias import adamax
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax._infinity_norm import ScaleByInfinityNormState
+from adamax_optax._placement import scalar_beside
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
 from adamax_optax.interop import cast_state
 from adamax_optax.interop._cast_state import encode_again
@@ -74,7 +75,7 @@ def cast(
         return norm
     norm = cast_state(norm, wanted, b1=b1, b2=b2)
     if wanted is not None:
-        return norm._replace(key=jnp.asarray(key, jnp.uint32))
+        return norm._replace(key=jnp.full_like(norm.key, key))
     dtype = compute_dtype(jnp.finfo(param_dtype).dtype)
     return jax.tree.map(lambda x: x.astype(dtype), norm)
 
@@ -106,8 +107,8 @@ def encoded(
     norm = encode_again(
         moments.norm,
         state_dtype,
-        jnp.asarray(scale, jnp.float32),
-        jnp.asarray(key, jnp.uint32),
+        scalar_beside(moments.norm.mu, scale, jnp.float32),
+        scalar_beside(moments.norm.mu, key, jnp.uint32),
         b1=b1,
         b2=b2,
     )

@@ -9,6 +9,7 @@ import optax
 
 from adamax_optax._infinity_norm import ScaleByInfinityNormState
 from adamax_optax._noise import leaf_key, next_key, noise
+from adamax_optax._placement import scalar_beside
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState, codes_for
 
 
@@ -68,11 +69,12 @@ def _cast(state, state_dtype, b1, b2):
     if state_dtype is None:
         return _decoded(state, b1, b2)
     form = codes_for(state_dtype, b1, b2)
+    moments = _decoded(state, b1, b2)
     if isinstance(state, ScaleByReducedInfinityNormState):
         scale, key = state.scale, next_key(state.key)
     else:
-        scale, key = jnp.ones([], jnp.float32), jnp.zeros([], jnp.uint32)
-    moments = _decoded(state, b1, b2)
+        scale = scalar_beside(moments.mu, 1, jnp.float32)
+        key = scalar_beside(moments.mu, 0, jnp.uint32)
     if any(map(jnp.iscomplexobj, jax.tree.leaves(moments.mu))):
         raise ValueError(
             f"state_dtype={state_dtype!r} does not take the moments of complex "
