@@ -12,6 +12,7 @@ from adamax_optax._infinity_norm import (
 )
 from adamax_optax._param_groups import param_groups
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
+from adamax_optax._state_shardings import state_shardings
 from adamax_optax._stochastic_rounding import (
     StochasticRoundingState,
     stochastic_rounding,
@@ -36,5 +37,6 @@ __all__ = [
     "scale_by_bias_correction",
     "scale_by_infinity_norm",
     "schedules",
+    "state_shardings",
     "stochastic_rounding",
 ]

@@ -1,0 +1,131 @@
+"""Where state goes on a mesh: beside the parameters, or divided further (ZeRO-1)."""
+
+import itertools
+import math
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from adamax_optax._checks import leaf_name
+
+
+def state_shardings(
+    tx: Any, params: optax.Params, axis: str | tuple[str, ...] | None = None
+) -> Any:
+    """Return the sharding for each array of an optimizer's state.
+
+    Moments go where their parameter is, and all else, such as step counts, to every
+    device. With an `axis` of the mesh the moments are divided along it besides. Where
+    parameters have a copy on each device of a data axis, that is ZeRO-1: each device
+    keeps and updates its part of the state, and the new parameters are gathered.
+
+    Args:
+      tx: Any Optax transformation, of this package or not.
+      params: A tree of arrays on one mesh, or of `jax.ShapeDtypeStruct` with shardings.
+      axis: Name of a mesh axis, or several, along which to divide the moments. An array
+        is cut in its first dimension that this divides evenly; if there is none, or
+        the parameter is divided along `axis` already, it stays as the parameter is.
+
+    Returns:
+      A tree of `NamedSharding` in the structure of ``tx.init(params)``, to be the
+      `out_shardings` under which `init` and the training step are compiled. It is also
+      what checkpoints are restored to.
+
+    Raises:
+      ValueError: If a parameter lies on no mesh, or on another than the first one's,
+        or if the mesh has no such axis.
+
+    Example:
+      >>> import adamax_optax as ao, jax, jax.numpy as jnp, optax
+      >>> from jax.sharding import NamedSharding, PartitionSpec as P
+      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+      >>> replicated = NamedSharding(mesh, P())
+      >>> params = {"w": jnp.ones((64, 3)), "b": jnp.ones(1)}
+      >>> params = jax.device_put(params, replicated)
+      >>> tx = ao.adamax(1e-3)
+      >>> shardings = ao.state_shardings(tx, params, axis="data")
+      >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
+      >>> print(optax.tree_utils.tree_get(state, "mu")["w"].sharding.spec == P("data"))
+      True
+      >>> def step(gradients, params, state):
+      ...     updates, state = tx.update(gradients, state, params)
+      ...     return optax.apply_updates(params, updates), state
+      >>> step = jax.jit(step, out_shardings=(replicated, shardings))
+      >>> params, state = step(params, params, state)
+
+    References:
+      Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter
+      Models <https://arxiv.org/abs/1910.02054>`_, 2020, section 5.
+    """
+    mesh = _mesh_of(params)
+    axes = (axis,) if isinstance(axis, str) else axis or ()
+    if unknown := set(axes) - set(mesh.axis_names):
+        raise ValueError(
+            f"axis={axis!r} names {sorted(unknown)}, but the mesh of the parameters "
+            f"has the axes {mesh.axis_names}."
+        )
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def like_params(tree):
+        # A parameter may stand for a whole tree, be it empty (optax.masked) or its
+        # real and imaginary part.
+        return jax.tree.map(
+            lambda p, entry: jax.tree.map(lambda x: of_moment(p, x), entry),
+            params,
+            tree,
+        )
+
+    def of_moment(p, x):
+        return _divided(p.sharding, p.shape, axes) if x.shape == p.shape else everywhere
+
+    return optax.tree_utils.tree_map_params(
+        tx,
+        like_params,
+        jax.eval_shape(tx.init, params),
+        transform_non_params=lambda _: everywhere,
+        is_leaf=lambda _: True,  # whole trees, not their leaves
+    )
+
+
+def _mesh_of(params):
+    """Return the mesh on which all parameters lie."""
+    meshes = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        sharding = getattr(leaf, "sharding", None)
+        if not isinstance(sharding, NamedSharding):
+            raise ValueError(
+                f"The parameter at {leaf_name(path)} must lie on a mesh, and outside "
+                f"jit, but its sharding is {sharding}. Place the parameters first: "
+                "jax.device_put(params, NamedSharding(mesh, PartitionSpec()))."
+            )
+        meshes.append(sharding.mesh)
+        if sharding.mesh != meshes[0]:
+            raise ValueError(
+                f"The parameter at {leaf_name(path)} lies on {sharding.mesh}, the "
+                f"first one on {meshes[0]}: all must be on one mesh."
+            )
+    if not meshes:
+        raise ValueError(f"params must hold at least one array, got {params!r}.")
+    return meshes[0]
+
+
+def _divided(sharding, shape, axes):
+    """Return a sharding that is divided along more axes, if a dimension allows it."""
+    mesh = sharding.mesh
+    # For each dimension the axes that divide it; PartitionSpec has one name or `None`
+    # where it can.
+    spec = [(x,) if isinstance(x, str) else x or () for x in sharding.spec]
+    spec += [()] * (len(shape) - len(spec))
+    if not set(axes).isdisjoint(itertools.chain(*spec)):
+        return sharding
+    for i, size in enumerate(shape):
+        divided = (*spec[i], *axes)
+        if size % math.prod(mesh.shape[name] for name in divided) == 0:
+            spec[i] = divided
+            break
+    while spec and not spec[-1]:  # as JAX writes the shardings of results
+        spec.pop()
+    kind = sharding.memory_kind
+    return NamedSharding(mesh, PartitionSpec(*spec), memory_kind=kind)
