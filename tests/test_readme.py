@@ -1,27 +1,34 @@
-"""Every Python block of the README runs, in order, in one fresh namespace each."""
+"""Every Python block of README and guides runs, in one fresh namespace each."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+BLOCKS = [
+    pytest.param(block, id=f"{page.name} {number}")
+    for page in [README, *sorted((ROOT / "docs").glob("*.md"))]
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    )
+]
 
 
 def test_there_are_blocks():
-    assert BLOCKS
+    assert any(block.id.startswith("README.md") for block in BLOCKS)
 
 
 @pytest.mark.usefixtures("lenient_promotion")
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block_runs(number, capsys):
-    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block, capsys):
+    exec(compile(block, "a block of the documentation", "exec"), {})
     # What a block prints stands behind it, as `# prints: …`.
-    expected = re.findall(r"# prints: (.*)$", BLOCKS[number], re.M)
+    expected = re.findall(r"# prints: (.*)$", block, re.M)
     printed = capsys.readouterr().out.splitlines()
     assert printed == expected
 
 
 def test_it_is_short():
-    assert len(README.splitlines()) <= 150
+    assert len(README.read_text().splitlines()) <= 150
