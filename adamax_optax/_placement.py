@@ -13,21 +13,18 @@ def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:
     """Return an array filled with `value`, with a parameter's shape and sharding.
 
     Outside `jit` that is what `jnp.full_like` does. Inside, the sharding is XLA's to
-    choose, and for a constant it chooses one copy per device. It lets the sharding of
-    ``where(c, p, value)`` follow p, though, so that is what it gets, with a c that is
-    always false but that it cannot see through. The price is one look at p.
+    choose, and for a constant it does not look at p. But it lets the sharding of
+    ``where(c, p, value)`` follow p, so that is what it is given, with a c that is
+    always false, through which it cannot see. (`jax.experimental.shard_alike`, made for
+    this, gives one sharding to all parameters of one shape, as of jax 0.10.)
     """
     if not isinstance(param, jax.core.Tracer):
         return jnp.full_like(param, value, dtype=dtype)
-    # With p in it each barrier is a different one: equal constants would be merged, and
-    # the parameters that share one would be given one sharding. (That also happens to
-    # `jax.experimental.shard_alike`, with all parameters of one shape.)
-    never, fill, param = lax.optimization_barrier(
-        (np.False_, np.asarray(value, dtype), lax.stop_gradient(param))
-    )
+    never = lax.optimization_barrier(np.False_)
+    param = lax.stop_gradient(param)
     if not jnp.issubdtype(dtype, jnp.complexfloating):
         param = jnp.real(param)
-    return jnp.where(never, param.astype(dtype), fill)
+    return jnp.where(never, param.astype(dtype), np.asarray(value, dtype))
 
 
 def scalar_beside(params: Any, value: Any, dtype: Any) -> jax.Array:

@@ -308,6 +308,58 @@ FAULTS = {
         "scale, key = jnp.ones([], jnp.float32) / 2, next_key(state.key)",
         "test_interop.py",
     ),
+    # Many devices.
+    "new-state-anywhere": Fault(
+        "_placement.py",
+        "if not isinstance(param, jax.core.Tracer):",
+        "if True:",
+        "test_placement.py test_sharding.py",
+    ),
+    "new-state-by-shard-alike": Fault(
+        "_placement.py",
+        "    return jnp.where(never, param.astype(dtype), np.asarray(value, dtype))\n",
+        """    from jax.experimental.shard_alike import shard_alike
+
+    return shard_alike(param, jnp.full_like(param, value, dtype=dtype))[1]
+""",
+        "test_placement.py",
+    ),
+    "new-state-differentiated": Fault(
+        "_placement.py",
+        "    param = lax.stop_gradient(param)\n",
+        "",
+        "test_placement.py",
+    ),
+    "scalars-on-one-device": Fault(
+        "_placement.py",
+        "mesh = meshes.pop() if len(meshes) == 1 else None",
+        "mesh = None",
+        "test_placement.py test_sharding.py",
+    ),
+    "noise-made-in-full": Fault(
+        "_noise.py",
+        "jnp.zeros_like(like, dtype=jnp.uint32)",
+        "jnp.zeros(shape, jnp.uint32)",
+        "test_sharding.py test_state_shardings.py",
+    ),
+    "noise-of-the-whole-parameter": Fault(
+        "_stochastic_rounding.py",
+        "noise(exact, key)",
+        "noise(wide, key)",
+        "test_state_shardings.py",
+    ),
+    "state-divided-twice-along-an-axis": Fault(
+        "_state_shardings.py",
+        "if not set(axes).isdisjoint(itertools.chain(*spec)):",
+        "if False:",
+        "test_state_shardings.py",
+    ),
+    "state-not-divided": Fault(
+        "_state_shardings.py",
+        "            spec[i] = divided\n",
+        "",
+        "test_state_shardings.py",
+    ),
     # The class.
     "count-of-one-parameter-for-all": Fault(
         "compat/_buckets.py",

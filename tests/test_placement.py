@@ -61,6 +61,8 @@ def test_nothing_to_differentiate():
         return jnp.sum(p * filled_like(p, 3.0, jnp.float32))
 
     np.testing.assert_array_equal(jax.grad(loss)(jnp.array([jnp.inf, 1.0])), [3, 3])
+    gradient = jax.make_jaxpr(jax.grad(loss))(jnp.ones(2))
+    assert str(gradient).count("select_n") == 1  # none of the way back
     hessian = jax.jit(jax.hessian(loss))(jnp.ones(2))
     np.testing.assert_array_equal(hessian, np.zeros((2, 2)))
     batch = jax.vmap(lambda p: filled_like(p, 3, jnp.uint16))(jnp.ones((2, 5)))
