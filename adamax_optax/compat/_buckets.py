@@ -20,6 +20,7 @@ import numpy as np
 from adamax_optax._noise import leaf_key
 from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
 from adamax_optax.compat import _hyperparameters, _moments
+from adamax_optax.interop._arrays import placed
 
 SMALL = 4096
 BUFFER = 1 << 15
@@ -225,7 +226,7 @@ def _joined(pieces, moments):
 def _concatenated(entries):
     def concatenate(*arrays):
         flat = np.concatenate([np.ravel(np.asarray(array)) for array in arrays])
-        return _moments.placed_as(flat, arrays[0])
+        return placed(arrays[0], flat)
 
     return jax.tree.map(concatenate, *entries)
 
@@ -246,7 +247,7 @@ def _cut(entries, shapes):
     flat, treedef = jax.tree.flatten(entries)
     parts = [
         [
-            _moments.placed_as(part.reshape(shape), array)
+            placed(array, part.reshape(shape))
             for part, shape in zip(np.split(np.array(array), ends), shapes, strict=True)
         ]
         for array in flat

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import optax.contrib
 
@@ -138,17 +137,6 @@ def with_columns(norm: Any, lists: Sequence[list[Any]]) -> Any:
     if isinstance(norm, ScaleByInfinityNormState):
         return ScaleByInfinityNormState(*lists)
     return norm._replace(codes=tuple(lists))
-
-
-def placed_as(host: np.ndarray, array: jax.Array) -> jax.Array:
-    """Put an array of NumPy where another array is.
-
-    What `device_put` is told a place for is committed to it. Steps would be compiled
-    anew for committed arrays, so that what may move, may go on to move.
-    """
-    return (
-        jax.device_put(host, array.sharding) if array.committed else jnp.asarray(host)
-    )
 
 
 def component_wise(tx: Any, tree: Any) -> Any:

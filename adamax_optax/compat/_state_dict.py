@@ -4,15 +4,20 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from adamax_optax._infinity_norm import ScaleByInfinityNormState
 from adamax_optax.compat import _hyperparameters, _moments
-from adamax_optax.compat._parameters import Path, is_inexact, label
-
-_KEYS = ("step", "exp_avg", "exp_inf")
+from adamax_optax.compat._parameters import Path, label
+from adamax_optax.interop._arrays import copied, like, to_numpy
+from adamax_optax.interop._names import refuse
+from adamax_optax.interop._numbered import (
+    number_of,
+    parameters,
+    read_entries,
+    require_state_dict,
+)
 
 
 def save(
@@ -34,8 +39,8 @@ def save(
         "state": {
             number: {
                 "step": jnp.asarray(entry.count, jnp.float32),
-                "exp_avg": _copied(entry.norm.mu),
-                "exp_inf": _copied(entry.norm.nu),
+                "exp_avg": copied(entry.norm.mu),
+                "exp_inf": copied(entry.norm.nu),
                 **_moments.coding(kept),
             }
             for number, (entry, kept) in enumerate(zip(decoded, moments, strict=True))
@@ -63,13 +68,7 @@ def load_groups(
     Raises:
       ValueError: If the dict is none, or a size or a hyperparameter does not fit.
     """
-    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(
-        state_dict
-    ):
-        raise ValueError(
-            "A state dict must have the keys 'state' and 'param_groups', got "
-            f"{list(state_dict) if isinstance(state_dict, Mapping) else state_dict!r}."
-        )
+    require_state_dict(state_dict)
     groups = state_dict["param_groups"]
     if any("params" not in group for group in groups):
         raise ValueError(f"A saved group lacks 'params', got {groups!r}.")
@@ -102,103 +101,68 @@ def load_moments(
       options: What `load_groups` returned, for each parameter.
 
     Raises:
-      ValueError: If something is missing, left over or of another shape or kind.
+      ValueError: With everything that is missing, left over or of another shape or
+        kind.
     """
-    # Numbers become strings in JSON, and arrays where a whole tree is made of arrays.
-    saved = {int(k): entry for k, entry in state_dict["state"].items()}
-    numbers = [int(k) for group in state_dict["param_groups"] for k in group["params"]]
-    if surplus := set(saved) - set(numbers):
-        raise ValueError(
-            f"The saved state has entries for {list(surplus)}, which stand in no group."
-        )
-    fresh = _moments.init(params)
-    return [
-        _load(saved[number], moments, path, own) if number in saved else moments
-        for number, moments, path, own in zip(
-            numbers, fresh, paths, options, strict=True
-        )
-    ]
+    numbers, _ = parameters(state_dict)
+    labels = dict(zip(numbers, map(label, paths), strict=True))
+    problems: list[str] = []
+    saved = read_entries(state_dict, labels.__getitem__, problems)
+    codings = {number_of(key): entry for key, entry in state_dict["state"].items()}
+    moments = _moments.init(params)
+    for i, number in enumerate(numbers):
+        if number in saved:
+            entry, norm, name = saved[number], moments[i].norm, labels[number]
+            norm = ScaleByInfinityNormState(
+                mu=_like(norm.mu, entry.mu, f"exp_avg of {name}", problems),
+                nu=_like(norm.nu, entry.nu, f"exp_inf of {name}", problems),
+            )
+            coding = _coding(codings[number], name, options[i], problems)
+            moments[i] = _moments.Moments(norm, entry.step)
+            if coding and not problems:
+                moments[i] = _encoded(moments[i], options[i], *coding)
+    refuse("The state dict", problems)
+    return moments
 
 
-def _load(entry, moments, path, options):
-    """Return the moments in one parameter's entry, whose fresh ones are given."""
-    missing = [key for key in _KEYS if key not in entry]
-    if missing:
-        raise ValueError(
-            f"The saved state of {label(path)} lacks {missing}; it has {list(entry)}."
-        )
-    count = _number(entry, "step", path, "whole number of at least 0", _is_whole)
-    norm = ScaleByInfinityNormState(
-        mu=_like(moments.norm.mu, _to_numpy(entry["exp_avg"]), "exp_avg", path),
-        nu=_like(moments.norm.nu, _to_numpy(entry["exp_inf"]), "exp_inf", path),
-    )
-    loaded = _moments.Moments(norm, int(count))
-    # Without these, as from PyTorch, moments are coded anew at the next step.
+def _like(value, array, name, problems):
+    """Return a saved array in the form of a moment, a list of one; or say why not."""
+    try:
+        return [like(value[0], array)]
+    except ValueError as error:
+        problems.append(f"the saved {name} {error}")
+        return value
+
+
+def _coding(entry, name, options, problems):
+    """Return scale and key of an entry, or nothing where moments are coded anew."""
     if options.get("state_dtype") is None or not {"scale", "key"} <= set(entry):
-        return loaded
+        return ()
+    scale, key = (to_numpy(entry[k]) for k in ("scale", "key"))
     # As tensors, PyTorch has rounded them, perhaps up to 2 and to 2^32.
-    scale = _number(entry, "scale", path, "number in [0.5, 2]", lambda x: 0.5 <= x <= 2)
-    key = _number(
-        entry,
-        "key",
-        path,
-        "whole number of 32 bits",
-        lambda x: _is_whole(x) and x <= 2**32,
-    )
+    if scale.size != 1 or not 0.5 <= scale.item() <= 2:
+        problems.append(
+            f"the saved scale of {name} must be one number in [0.5, 2], got "
+            f"{entry['scale']!r}"
+        )
+    if key.size != 1 or not (0 <= key.item() <= 2**32 and key.item() % 1 == 0):
+        problems.append(
+            f"the saved key of {name} must be one whole number of 32 bits, got "
+            f"{entry['key']!r}"
+        )
+    return () if problems else (scale.item(), int(key.item()) % 2**32)
+
+
+def _encoded(moments, options, scale, key):
     hyper = _hyperparameters.to_functional(options)
     return _moments.encoded(
-        loaded,
+        moments,
         options["state_dtype"],
         b1=hyper["b1"],
         b2=hyper["b2"],
         scale=scale,
-        key=int(key) % 2**32,
+        key=key,
     )
-
-
-def _number(entry, key, path, wanted, fits):
-    """Return an entry of a parameter as a Python number that fits."""
-    value = _to_numpy(entry[key])
-    if value.size != 1 or not fits(value.item()):
-        raise ValueError(
-            f"The saved {key} of {label(path)} must be one {wanted}, got "
-            f"{entry[key]!r}."
-        )
-    return value.item()
-
-
-def _is_whole(x):
-    return x >= 0 and float(x).is_integer()
-
-
-def _like(value, array, key, path):
-    """Return an array of NumPy in the form, dtype and sharding of a moment."""
-    leaves, treedef = jax.tree.flatten(value)
-    shape, is_complex = leaves[0].shape, len(leaves) == 2
-    if array.shape != shape:
-        raise ValueError(
-            f"The saved {key} of {label(path)} must have the parameter's shape "
-            f"{shape}, got {array.shape}."
-        )
-    if not is_inexact(array) or jnp.iscomplexobj(array) != is_complex:
-        raise ValueError(
-            f"The saved {key} of {label(path)} must be "
-            f"{'complex' if is_complex else 'floating'}, as the parameter is, got "
-            f"{array.dtype}."
-        )
-    parts = [array.real, array.imag] if is_complex else [array]
-    # `astype` copies: the moments are donated, the saved arrays are not ours.
-    arrays = [
-        _moments.placed_as(part.astype(leaf.dtype), leaf)
-        for part, leaf in zip(parts, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, arrays)
-
-
-def _copied(value):
-    # The next step uses up the arrays themselves.
-    parts = [jnp.array(part, copy=True) for part in jax.tree.leaves(value)]
-    return parts[0] if len(parts) == 1 else jax.lax.complex(*parts)
 
 
 def _saved_options(group):
@@ -211,15 +175,4 @@ def _saved_options(group):
 
 def _option(value):
     is_tensor = hasattr(value, "detach") or hasattr(value, "asnumpy")
-    return _to_numpy(value) if is_tensor else copy.deepcopy(value)
-
-
-def _to_numpy(value):
-    """Return an array of JAX, NumPy, PyTorch or MindSpore as one of NumPy."""
-    if hasattr(value, "asnumpy"):
-        return np.asarray(value.asnumpy())
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        # NumPy has no bfloat16 that PyTorch would know.
-        value = value.float() if value.dtype.itemsize < 4 else value
-    return np.asarray(value)
+    return to_numpy(value) if is_tensor else copy.deepcopy(value)

@@ -18,6 +18,19 @@ def is_norm(x: Any) -> bool:
     return isinstance(x, ScaleByInfinityNormState | ScaleByReducedInfinityNormState)
 
 
+def require_moments(opt_state: optax.OptState) -> None:
+    """Raise unless there are moments of this package in a state.
+
+    Raises:
+      ValueError: If there are none.
+    """
+    if not any(map(is_norm, jax.tree.leaves(opt_state, is_leaf=is_norm))):
+        raise ValueError(
+            "opt_state holds no moments of adamax_optax; got "
+            f"{jax.tree.structure(opt_state)}."
+        )
+
+
 def cast_state(
     opt_state: optax.OptState, state_dtype: Any, *, b1: Any = 0.9, b2: Any = 0.999
 ) -> optax.OptState:
@@ -53,11 +66,7 @@ def cast_state(
       >>> tx = ao.adamax(1e-3, state_dtype=jnp.uint16)
       >>> updates, small = tx.update(p, small, p)
     """
-    if not any(map(is_norm, jax.tree.leaves(opt_state, is_leaf=is_norm))):
-        raise ValueError(
-            "opt_state holds no moments of adamax_optax; got "
-            f"{jax.tree.structure(opt_state)}."
-        )
+    require_moments(opt_state)
     return jax.tree.map(
         lambda x: _cast(x, state_dtype, b1, b2) if is_norm(x) else x,
         opt_state,
