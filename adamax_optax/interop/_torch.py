@@ -1,0 +1,232 @@
+"""State to and from PyTorch's `torch.optim.Adamax`."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from adamax_optax.interop._arrays import to_numpy
+from adamax_optax.interop._entry import DEFAULT_BETAS
+from adamax_optax.interop._names import Order
+from adamax_optax.interop._numbered import (
+    is_state_dict,
+    parameters,
+    rates,
+    read_entries,
+    require_state_dict,
+)
+from adamax_optax.interop._transfer import (
+    Convert,
+    Saved,
+    open_state,
+    put,
+    take,
+)
+
+_DEFAULTS: dict[str, Any] = {
+    "betas": DEFAULT_BETAS,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "maximize": False,
+}
+
+
+def from_torch(
+    state_dict: Mapping[str, Any],
+    opt_state: Any,
+    *,
+    order: Order | None = None,
+    convert: Convert | None = None,
+) -> Any:
+    """Put a state dict of `torch.optim.Adamax` into a state of this package.
+
+    Hyperparameters stay where they are: pass the same to `adamax_optax.adamax`. Those
+    of the state dict only tell the 16-bit code its range.
+
+    Args:
+      state_dict: What ``optimizer.state_dict()`` returned; arrays may be tensors or
+        those of NumPy.
+      opt_state: The state to fill, as ``tx.init(params)`` returns it: of any
+        transformation of this package, in any `state_dtype`, however deep in the
+        states of chains and wrappers. Or a state dict of `adamax_optax.Adamax`, for
+        its `load_state_dict`.
+      order: Which leaf each parameter is. A mapping from PyTorch's numbers or names,
+        or a sequence in PyTorch's order; with the leaves' names (`leaf_names`) or
+        PyTorch's, where they differ only by Flax's word for the weight, so that
+        ``[name for name, _ in net.named_parameters()]`` may do; `None` for a parameter
+        that has no leaf. Without `order` names decide, where the state dict has any
+        (PyTorch keeps those of `named_parameters`), and else the order of the leaves.
+      convert: From the name of a leaf and an array of PyTorch's to the leaf's layout;
+        see `kernels_to_flax`.
+
+    Returns:
+      The state, as if it had taken PyTorch's steps: moments, step counts and the counts
+      of schedules. All else is as it was. The arrays are new and stand where those of
+      `opt_state` do.
+
+    Raises:
+      ValueError: With everything that is missing, left over or does not fit, in one
+        message. A parameter without state beside others that have some is missing: in
+        a functional state one count serves all leaves.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np, optax
+      >>> entry = {"step": 3.0, "exp_avg": np.ones((2, 4)), "exp_inf": np.ones((2, 4))}
+      >>> saved = {"state": {0: entry}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+      >>> tx = ao.adamax(learning_rate=0.1)
+      >>> state = ao.interop.from_torch(
+      ...     saved,
+      ...     tx.init({"kernel": jnp.ones((4, 2))}),
+      ...     convert=ao.interop.kernels_to_flax,
+      ... )
+      >>> mu = optax.tree_utils.tree_get(state, "mu")
+      >>> mu["kernel"].shape, int(optax.tree_utils.tree_get(state, "count"))
+      ((4, 2), 3)
+    """
+    require_state_dict(state_dict)
+    keys, names = parameters(state_dict)
+    problems: list[str] = []
+    entries = read_entries(state_dict, lambda key: f"parameter {key!r}", problems)
+    saved = Saved("The state dict", keys, names, entries, problems)
+    return put(saved, opt_state, order, convert)
+
+
+def to_torch(
+    state: Any,
+    *,
+    param_groups: Sequence[Mapping[str, Any]] | None = None,
+    order: Order | None = None,
+    convert: Convert | None = None,
+    lr: float | None = None,
+    betas: tuple[float, float] | None = None,
+    eps: float | None = None,
+    weight_decay: float | None = None,
+    maximize: bool | None = None,
+) -> dict[str, Any]:
+    """Turn a state of this package into a state dict for `torch.optim.Adamax`.
+
+    PyTorch takes hyperparameters from a state dict, and a functional state knows none
+    (but for `optax.inject_hyperparams`). The safe way is to let them come from the
+    optimizer that is to load the state:
+
+    .. code-block:: python
+
+        optimizer = torch.optim.Adamax(net.parameters(), lr=0.1, weight_decay=0.01)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict(ao.interop.to_torch(state, param_groups=groups))
+
+    Args:
+      state: A functional state, of any `state_dtype` and depth; or what
+        ``adamax_optax.Adamax(...).state_dict()`` returned, which has hyperparameters
+        and groups of its own.
+      param_groups: PyTorch's groups, as above. Without them a functional state gives
+        one group with all parameters.
+      order: As in `from_torch`, of which this is the inverse.
+      convert: From the name of a leaf and its array to PyTorch's layout; see
+        `kernels_from_flax`.
+      lr: Learning rate, of all groups. A functional state without `param_groups` needs
+        it.
+      betas: Decay rates. Without them, and without other knowledge, the defaults of
+        `adamax_optax.adamax`, as for the next three. Moments in the 16-bit code are
+        read with them.
+      eps: Added inside the maximum.
+      weight_decay: Coefficient of the coupled L2 penalty. The decoupled decay of
+        `adamax_optax.adamaxw` PyTorch's Adamax does not have.
+      maximize: Whether to ascend.
+
+    Returns:
+      ``{"state": ..., "param_groups": ...}`` with tensors on the CPU. Parameters that
+      took no step have no state.
+
+    Raises:
+      ValueError: If there is no lr, if the state divides by u + eps_outside as far as
+        is known, or with everything that does not fit, in one message.
+    """
+    import torch
+
+    given = {
+        name: value
+        for name, value in [
+            ("lr", lr),
+            ("betas", betas),
+            ("eps", eps),
+            ("weight_decay", weight_decay),
+            ("maximize", maximize),
+        ]
+        if value is not None
+    }
+    opened = open_state(state)
+    if param_groups is not None:
+        groups = copy.deepcopy(list(param_groups))
+        keys, names = parameters({"param_groups": groups})
+    elif is_state_dict(state):
+        groups = list(map(_options, state["param_groups"]))
+        keys, _ = parameters(state)
+        names = _names_in(order, keys)
+    else:
+        options = {**_DEFAULTS, **_known(state), **given}
+        if "lr" not in options:
+            raise ValueError(
+                "A functional state does not know its learning rate: pass lr, or the "
+                "param_groups of the optimizer that is to load it."
+            )
+        keys = list(range(len(opened.names if order is None else order)))
+        names = _names_in(order, keys)
+        groups = [{**options, "params": keys}]
+    groups = [{**group, **given} for group in groups]
+    entries = take(opened, keys, names, rates(groups), order, convert)
+    return {
+        "state": {
+            key: {
+                "step": torch.tensor(float(entry.step)),
+                "exp_avg": torch.tensor(entry.mu),
+                "exp_inf": torch.tensor(entry.nu),
+            }
+            for key, entry in entries.items()
+            if entry is not None and entry.step > 0
+        },
+        "param_groups": groups,
+    }
+
+
+def _names_in(order, keys):
+    """Return the names of parameters that only the user's mapping knows."""
+    if isinstance(order, Mapping) and not set(order) <= set(keys):
+        return dict(zip(keys, order, strict=False))
+    return {}
+
+
+def _options(group):
+    """Return a group of the class with what PyTorch takes: plain numbers."""
+    ours = ("params", "param_names", "state_dtype")
+    options = {k: v for k, v in group.items() if k not in ours}
+    options = jax.tree.map(
+        lambda x: x.item() if np.size(x) == 1 and hasattr(x, "item") else x, options
+    )
+    return {**options, "params": list(group["params"])}
+
+
+def _known(opt_state):
+    """Return the hyperparameters that `optax.inject_hyperparams` has in a state."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=_has_hyperparameters)
+    found = list(filter(_has_hyperparameters, nodes))
+    if len(found) != 1:
+        return {}
+    values = {k: to_numpy(v).item() for k, v in found[0].hyperparams.items()}
+    if values.get("eps_outside"):
+        raise ValueError(
+            "PyTorch has its epsilon inside the maximum: a state of "
+            f"eps_outside={values['eps_outside']!r} would go on with other numbers."
+        )
+    known = {name: values[name] for name in _DEFAULTS if name in values}
+    if "learning_rate" in values:
+        known["lr"] = values["learning_rate"]
+    if "b1" in values and "b2" in values:
+        known["betas"] = (values["b1"], values["b2"])
+    return known
+
+
+def _has_hyperparameters(x):
+    return "hyperparams" in getattr(x, "_fields", ())
