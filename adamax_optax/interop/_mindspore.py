@@ -1,0 +1,166 @@
+"""State to and from MindSpore's checkpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from adamax_optax.interop._named import Words, parameters, read_named
+from adamax_optax.interop._names import Order
+from adamax_optax.interop._transfer import (
+    Convert,
+    Saved,
+    in_step,
+    open_state,
+    put,
+    take,
+)
+
+_EXPERIMENTAL = Words("step_t", "exp_avg.{}", "exp_inf.{}")
+_NN = Words("global_step", "moment1.{}", "moment2.{}")
+
+
+def from_mindspore(
+    checkpoint: Mapping[str, Any],
+    opt_state: Any,
+    *,
+    order: Order | None = None,
+    convert: Convert | None = None,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> Any:
+    """Put a checkpoint of MindSpore's Adamax into a state of this package.
+
+    Of `mindspore.experimental.optim.Adamax` (``exp_avg.*``, ``exp_inf.*``, ``step_t``)
+    or of `mindspore.nn.AdaMax` (``moment1.*``, ``moment2.*``, ``global_step``). What
+    else is in the checkpoint, such as the parameters, is passed over. MindSpore and JAX
+    want different versions of NumPy, so the arrays may have to travel in a file:
+
+    .. code-block:: python
+
+        # With MindSpore:
+        mindspore.save_checkpoint(optimizer, "adamax.ckpt")
+        checkpoint = mindspore.load_checkpoint("adamax.ckpt")
+        np.savez("adamax.npz", **{k: v.asnumpy() for k, v in checkpoint.items()})
+        # Here; of mindspore.nn.AdaMax with eps=0.0, eps_outside=1e-8:
+        state = ao.interop.from_mindspore(
+            np.load("adamax.npz"), tx.init(params), convert=ao.interop.kernels_to_flax
+        )
+
+    Args:
+      checkpoint: A mapping from names to arrays, tensors or parameters.
+      opt_state: The state to fill; see `from_torch`.
+      order: Which leaf each parameter is. A mapping from MindSpore's names, or a
+        sequence in the order of the checkpoint; with the leaves' names (`leaf_names`)
+        or MindSpore's, where they differ only by Flax's word for ``weight``, ``gamma``,
+        ``beta`` or ``embedding_table``; `None` for a parameter that has no leaf.
+        Without `order` names decide, or, where the leaves are those of a list, their
+        numbers.
+      convert: From the name of a leaf and an array of MindSpore's to the leaf's
+        layout; see `kernels_to_flax`.
+      b1: The optimizer's b1, for ``state_dtype=jnp.uint16`` only.
+      b2: The optimizer's b2, for the same.
+
+    Returns:
+      The state; see `from_torch`.
+
+    Raises:
+      ValueError: With everything that is missing, left over or does not fit, in one
+        message.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np, optax
+      >>> checkpoint = {
+      ...     "fc.weight": np.zeros((2, 4)),
+      ...     "step_t": np.int32(3),
+      ...     "exp_avg.fc.weight": np.ones((2, 4)),
+      ...     "exp_inf.fc.weight": np.ones((2, 4)),
+      ... }
+      >>> state = ao.interop.from_mindspore(
+      ...     checkpoint,
+      ...     ao.adamax(0.1).init({"fc": {"kernel": jnp.ones((4, 2))}}),
+      ...     convert=ao.interop.kernels_to_flax,
+      ... )
+      >>> mu = optax.tree_utils.tree_get(state, "mu")
+      >>> mu["fc"]["kernel"].shape, int(optax.tree_utils.tree_get(state, "count"))
+      ((4, 2), 3)
+    """
+    words = _NN if parameters(checkpoint, _NN) else _EXPERIMENTAL
+    names = parameters(checkpoint, words)
+    problems: list[str] = []
+    entries = read_named(checkpoint, words, (b1, b2), problems)
+    saved = Saved("The checkpoint", names, _themselves(names), entries, problems)
+    return put(saved, opt_state, order, convert)
+
+
+def to_mindspore(
+    state: Any,
+    *,
+    order: Order | None = None,
+    convert: Convert | None = None,
+    nn_adamax: bool = False,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> dict[str, np.ndarray]:
+    """Turn a state of this package into the arrays of a checkpoint of MindSpore.
+
+    .. code-block:: python
+
+        # Here, with [p.name for p in optimizer.parameters] from MindSpore:
+        arrays = ao.interop.to_mindspore(
+            state, order=names, convert=ao.interop.kernels_from_flax
+        )
+        np.savez("adamax.npz", **arrays)
+        # With MindSpore:
+        checkpoint = {
+            name: mindspore.Parameter(mindspore.Tensor(array), name=name)
+            for name, array in np.load("adamax.npz").items()
+        }
+        mindspore.load_param_into_net(optimizer, checkpoint)
+
+    Hyperparameters are not in it: construct MindSpore's optimizer with those of ours.
+
+    Args:
+      state: A functional state, of any `state_dtype` and depth, or a state dict of
+        `adamax_optax.Adamax`.
+      order: Which leaf each parameter is, as in `from_mindspore`; it also says what
+        MindSpore's names are. Without it they are the leaves' own.
+      convert: From the name of a leaf and its array to MindSpore's layout; see
+        `kernels_from_flax`.
+      nn_adamax: Whether for `mindspore.nn.AdaMax`; else it is for
+        `mindspore.experimental.optim.Adamax`.
+      b1: The optimizer's b1, for moments in the 16-bit code and with `nn_adamax`, which
+        saves b1^t.
+      b2: The optimizer's b2, for moments in the 16-bit code.
+
+    Returns:
+      Arrays of NumPy by MindSpore's names: ``exp_avg.*``, ``exp_inf.*`` and ``step_t``,
+      or ``moment1.*``, ``moment2.*``, ``global_step`` and ``beta1_power``.
+
+    Raises:
+      ValueError: If the leaves have taken different numbers of steps, where MindSpore
+        has one count for all; or with everything that does not fit, in one message.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> state = ao.adamax().init({"fc": {"bias": jnp.ones(2)}})
+      >>> sorted(ao.interop.to_mindspore(state))
+      ['exp_avg.fc.bias', 'exp_inf.fc.bias', 'step_t']
+    """
+    opened = open_state(state)
+    names = list(opened.names if order is None else order)
+    betas = dict.fromkeys(names, (b1, b2))
+    entries = take(opened, names, _themselves(names), betas, order, convert)
+    step, stepped = in_step(entries, "MindSpore")
+    words = _NN if nn_adamax else _EXPERIMENTAL
+    arrays = {words.step: np.full([1] if nn_adamax else [], step, np.int32)}
+    if nn_adamax:
+        arrays["beta1_power"] = np.full([1], b1**step, np.float32)
+    for name, entry in stepped.items():
+        arrays[words.mu.format(name)] = entry.mu
+        arrays[words.nu.format(name)] = entry.nu
+    return arrays
+
+
+def _themselves(names):
+    return dict(zip(names, names, strict=True))
