@@ -66,7 +66,8 @@ def test_import_needs_the_runtime_dependencies_only():
     code = """
 import sys
 import adamax_optax
-optional = {"flax", "torch", "mindspore", "equinox", "orbax", "sklearn", "matplotlib"}
+optional = {"flax", "torch", "mindspore", "keras", "equinox", "orbax", "sklearn"}
+optional |= {"matplotlib"}
 print(sorted(optional & set(sys.modules)))
 """
     done = subprocess.run(

@@ -152,7 +152,7 @@ def read_entries(
             )
             continue
         try:
-            step = wholenumber_of(entry["step"])
+            step = whole_number(entry["step"])
         except ValueError as error:
             problems.append(f"the saved step of {label(key)} {error}")
             continue

@@ -1,0 +1,159 @@
+"""State to and from the variables of `keras.optimizers.Adamax`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adamax_optax.interop._arrays import to_numpy
+from adamax_optax.interop._named import Words, parameters, read_named
+from adamax_optax.interop._names import Order, refuse
+from adamax_optax.interop._transfer import (
+    Convert,
+    Saved,
+    in_step,
+    open_state,
+    put,
+    take,
+)
+
+_WORDS = Words("iteration", "{}_momentum", "{}_norm")
+
+
+def from_keras(
+    variables: Iterable[Any] | Mapping[str, Any],
+    opt_state: Any,
+    *,
+    order: Order | None = None,
+    convert: Convert | None = None,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> Any:
+    """Put the variables of `keras.optimizers.Adamax` into a state of this package.
+
+    Keras has its epsilon outside the maximum, another default, and a decoupled weight
+    decay. These two take the same steps:
+
+    .. code-block:: python
+
+        keras.optimizers.Adamax(1e-3, epsilon=1e-7, weight_decay=0.01)
+        ao.adamaxw(1e-3, eps=0.0, eps_outside=1e-7, weight_decay=0.01)
+
+    and without weight decay `adamax` with the same two epsilons does. Keras' kernels
+    have Flax's layout, on every backend.
+
+    Args:
+      variables: Keras' ``optimizer.variables``, or their arrays by name, ``{v.name:
+        v.numpy() for v in optimizer.variables}``.
+      opt_state: The state to fill; see `from_torch`.
+      order: Which leaf each parameter is. A mapping from Keras' numbers or names, or a
+        sequence in Keras' order, with the leaves' names (`leaf_names`); `None` for a
+        parameter that has no leaf. Numbers and order are those of
+        ``model.trainable_variables``; in its names the optimizer has ``_`` for the
+        ``/`` of their paths. Without `order` names decide, or, where the leaves are
+        those of a list such as ``[v.value for v in model.trainable_variables]``, their
+        numbers.
+      convert: From the name of a leaf and an array of Keras' to the leaf's layout.
+      b1: The optimizer's b1, for ``state_dtype=jnp.uint16`` only.
+      b2: The optimizer's b2, for the same.
+
+    Returns:
+      The state; see `from_torch`.
+
+    Raises:
+      ValueError: If Keras was accumulating gradients, or with everything that is
+        missing, left over or does not fit, in one message.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np, optax
+      >>> variables = {
+      ...     "iteration": 3,
+      ...     "learning_rate": 0.001,
+      ...     "dense_kernel_momentum": np.ones((4, 2)),
+      ...     "dense_kernel_norm": np.ones((4, 2)),
+      ... }
+      >>> tx = ao.adamax(1e-3, eps=0.0, eps_outside=1e-7)
+      >>> state = ao.interop.from_keras(variables, tx.init([jnp.ones((4, 2))]))
+      >>> int(optax.tree_utils.tree_get(state, "count"))
+      3
+    """
+    problems: list[str] = []
+    values = _by_name(variables, problems)
+    entries = read_named(values, _WORDS, (b1, b2), problems)
+    names = dict(enumerate(parameters(values, _WORDS)))
+    by_number = {key: entries[name] for key, name in names.items() if name in entries}
+    saved = Saved("The list of variables", list(names), names, by_number, problems)
+    return put(saved, opt_state, order, convert)
+
+
+def to_keras(
+    state: Any,
+    variables: Iterable[Any] | Mapping[str, Any],
+    *,
+    order: Order | None = None,
+    convert: Convert | None = None,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> list[np.ndarray]:
+    """Turn a state of this package into weights for `keras.optimizers.Adamax`.
+
+    .. code-block:: python
+
+        optimizer.build(model.trainable_variables)
+        weights = ao.interop.to_keras(state, optimizer.variables)
+        optimizer.set_weights(weights)
+
+    Args:
+      state: A functional state, of any `state_dtype` and depth, or a state dict of
+        `adamax_optax.Adamax`.
+      variables: Those of Keras' optimizer, after `build`.
+      order: As in `from_keras`, of which this is the inverse.
+      convert: From the name of a leaf and its array to Keras' layout.
+      b1: The optimizer's b1, for moments in the 16-bit code.
+      b2: The optimizer's b2, for the same.
+
+    Returns:
+      An array for each variable. Those that are no moments nor the step count, such as
+      the learning rate, are as they were.
+
+    Raises:
+      ValueError: If the leaves have taken different numbers of steps, where Keras has
+        one count for all; or with everything that does not fit, in one message.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np
+      >>> variables = {"iteration": 0, "learning_rate": 0.001}
+      >>> variables |= {f"dense_bias_{x}": np.zeros(2) for x in ("momentum", "norm")}
+      >>> state = ao.adamax().init([jnp.ones(2)])
+      >>> [x.shape for x in ao.interop.to_keras(state, variables)]
+      [(), (), (2,), (2,)]
+    """
+    problems: list[str] = []
+    values = _by_name(variables, problems)
+    refuse("The list of variables", problems)
+    names = dict(enumerate(parameters(values, _WORDS)))
+    betas = dict.fromkeys(names, (b1, b2))
+    entries = take(open_state(state), list(names), names, betas, order, convert)
+    weights = {name: to_numpy(value) for name, value in values.items()}
+    step, stepped = in_step(entries, "Keras")
+    weights[_WORDS.step] = np.asarray(step, np.int32)
+    for key, entry in stepped.items():
+        weights[_WORDS.mu.format(names[key])] = entry.mu
+        weights[_WORDS.nu.format(names[key])] = entry.nu
+    return list(weights.values())
+
+
+def _by_name(variables, problems):
+    """Return variables by their names."""
+    if isinstance(variables, Mapping):
+        values = dict(variables)
+    else:
+        variables = list(variables)
+        values = {variable.name: variable for variable in variables}
+        if len(values) < len(variables):
+            problems.append("several variables have the same name")
+    if any(name.endswith("_gradient_accumulator") for name in values):
+        problems.append(
+            "with gradient_accumulation_steps Keras counts more calls than steps"
+        )
+    return values
