@@ -368,7 +368,7 @@ FAULTS = {
         "test_compat_buckets.py",
     ),
     "moments-of-the-caller-donated": Fault(
-        "compat/_state_dict.py",
+        "interop/_arrays.py",
         "[jnp.array(part, copy=True) for part in jax.tree.leaves(value)]",
         "jax.tree.leaves(value)",
         "test_compat.py",
@@ -488,8 +488,8 @@ FAULTS = {
     ),
     "loaded-options-shared-with-the-caller": Fault(
         "compat/_state_dict.py",
-        "return _to_numpy(value) if is_tensor else copy.deepcopy(value)",
-        "return _to_numpy(value) if is_tensor else value",
+        "return to_numpy(value) if is_tensor else copy.deepcopy(value)",
+        "return to_numpy(value) if is_tensor else value",
         "test_compat_state.py",
     ),
     "groups-without-a-blank-line": Fault(
@@ -576,6 +576,129 @@ FAULTS = {
         'b1=own["b1"],',
         'b1=self.param_groups[0]["betas"][0],',
         "test_compat_state_dtype.py",
+    ),
+    # States of other libraries.
+    "moments-exchanged": Fault(
+        "interop/_numbered.py",
+        "mu, nu = (to_numpy(entry[name]) for name in KEYS[1:])",
+        "nu, mu = (to_numpy(entry[name]) for name in KEYS[1:])",
+        "test_interop_torch.py test_interop_errors.py test_compat_state.py",
+    ),
+    "kernels-kept-as-they-were": Fault(
+        "interop/_layout.py",
+        'return name.rpartition(".")[2] == "kernel" and array.ndim >= 2',
+        "return False",
+        "test_interop_torch.py test_interop_mindspore.py test_interop_layout.py",
+    ),
+    "transposed-kernels-not-mirrored": Fault(
+        "interop/_layout.py",
+        "return np.flip(array, window).transpose(*window, 0, 1)",
+        "return array.transpose(*window, 0, 1)",
+        "test_interop_torch.py test_interop_layout.py",
+    ),
+    "flattened-images-not-permuted": Fault(
+        "interop/_layout.py",
+        "np.moveaxis(images, 1, -1).reshape(array.shape)",
+        "images.reshape(array.shape)",
+        "test_interop_torch.py test_interop_layout.py",
+    ),
+    "names-ignored": Fault(
+        "interop/_names.py",
+        "if order is None and names and not are_numbers(state.names):",
+        "if False:",
+        "test_interop_torch.py test_interop_mindspore.py test_interop_errors.py",
+    ),
+    "words-ignored": Fault(
+        "interop/_names.py",
+        "for alias in _ALIASES.get(last, ())",
+        "for alias in ()",
+        "test_interop_torch.py test_interop_mindspore.py",
+    ),
+    "numbers-sorted-as-words": Fault(
+        "interop/_functional.py",
+        "self.names.sort(key=lambda name: (len(name), name))",
+        "self.names.sort()",
+        "test_interop_errors.py",
+    ),
+    "schedules-start-anew": Fault(
+        "interop/_functional.py",
+        "for at in self._all(_is_schedule):",
+        "for at in []:",
+        "test_interop_torch.py test_interop_errors.py test_interop_keras.py",
+    ),
+    "count-of-another-part": Fault(
+        "interop/_functional.py",
+        """            if is_norm(self._nodes[later]):
+                break
+""",
+        "",
+        "test_interop_errors.py",
+    ),
+    "steps-that-differ-taken": Fault(
+        "interop/_functional.py",
+        "if len(steps := {entry.step for entry in given}) > 1:",
+        "if False:",
+        "test_interop_errors.py",
+    ),
+    "missing-moments-taken-for-zero": Fault(
+        "interop/_functional.py",
+        "if given and missing:",
+        "if False:",
+        "test_interop_errors.py test_interop_mindspore.py",
+    ),
+    "code-with-the-default-betas": Fault(
+        "interop/_functional.py",
+        "cast_state(norm, codes[0].dtype, b1=b1, b2=b2)",
+        "cast_state(norm, codes[0].dtype)",
+        "test_interop_torch.py test_interop_mindspore.py test_interop_optax.py",
+    ),
+    "arrays-of-a-state-moved": Fault(
+        "interop/_arrays.py",
+        "return x.sharding if bound else None",
+        "return None",
+        "test_interop_torch.py",
+    ),
+    "complex-taken-for-real": Fault(
+        "interop/_arrays.py",
+        "or jnp.iscomplexobj(array) != is_complex",
+        "or False",
+        "test_interop_errors.py test_compat_errors.py",
+    ),
+    "infinite-steps-taken": Fault(
+        "interop/_arrays.py",
+        "0 <= count < math.inf and count % 1 == 0",
+        "count >= 0",
+        "test_interop_errors.py test_compat_errors.py",
+    ),
+    "epsilon-of-pytorch-outside": Fault(
+        "interop/_torch.py",
+        'if values.get("eps_outside"):',
+        "if False:",
+        "test_interop_torch.py",
+    ),
+    "power-of-beta-missing": Fault(
+        "interop/_mindspore.py",
+        "b1**step",
+        "b1",
+        "test_interop_mindspore.py",
+    ),
+    "accumulated-gradients-taken-for-steps": Fault(
+        "interop/_keras.py",
+        'if any(name.endswith("_gradient_accumulator") for name in values):',
+        "if False:",
+        "test_interop_keras.py",
+    ),
+    "wrappers-of-optax-left-behind": Fault(
+        "interop/_optax.py",
+        "if place.address in found:",
+        "if place.address in found and place.field:",
+        "test_interop_optax.py",
+    ),
+    "links-without-arrays-counted": Fault(
+        "interop/_optax.py",
+        'kind = "adamax" if _is_of_adamax(link) else type(link).__name__',
+        'kind = "link"',
+        "test_interop_optax.py",
     ),
     # The schedules.
     "closed-form-one-epoch-late": Fault(
