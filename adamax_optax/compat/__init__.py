@@ -153,10 +153,10 @@ State
 >>> print(sorted(saved["state"][0]), saved["param_groups"][1]["params"])
 ['exp_avg', 'exp_inf', 'step'] [1]
 
-To hand it back to PyTorch, turn its arrays into tensors, ``torch.tensor(
-numpy.asarray(x))``. Parameters correspond by number, and a shape that does not fit is
-an error: of the weights that PyTorch and Flax store transposed, the moments must be
-transposed too. The parameters themselves are not in it, as in PyTorch; the page
+Parameters correspond by number, and a shape that does not fit is an error. Where the
+order or the layout differs, as it does between PyTorch, MindSpore and Flax, go through
+`adamax_optax.interop`, which also hands the state back to them. A state dict
+does not have the parameters themselves, as in PyTorch; the page
 ``docs/checkpointing.md`` saves both with Orbax. An optimizer can also be copied or
 pickled as a whole; if its parameters are a module's, do it together,
 ``copy.deepcopy((net, optimizer))``, so that the copies still belong to each other.
