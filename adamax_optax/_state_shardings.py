@@ -8,7 +8,7 @@ import jax
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from adamax_optax._checks import leaf_name
+from adamax_optax._tree_checks import leaf_name
 
 
 def state_shardings(

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
-from adamax_optax.interop._arrays import to_numpy
+from adamax_optax.interop._arrays import to_numpy, whole_number
 from adamax_optax.interop._entry import DEFAULT_BETAS, Betas, Entry
 from adamax_optax.interop._names import check_distinct, refuse
 
@@ -121,7 +122,8 @@ def rates(groups: Iterable[Mapping[str, Any]]) -> dict[Any, Betas]:
     """Return the decay rates of the parameters in groups."""
     found = {}
     for group in groups:
-        b1, b2 = map(float, group.get("betas", DEFAULT_BETAS))
+        # Each may be an array of one element.
+        b1, b2 = (float(np.reshape(b, ())) for b in group.get("betas", DEFAULT_BETAS))
         found.update(dict.fromkeys(map(number_of, group["params"]), (b1, b2)))
     return found
 
