@@ -101,8 +101,8 @@ def scale_by_infinity_norm(
 
         # m_t = β1 m_{t-1} + (1 - β1) g_t
         def first_moment(g, m):
-            decay, gain = scalar(b1, m.dtype), scalar(1 - b1, m.dtype)
-            return decay * m + gain * jnp.asarray(g, m.dtype)
+            decay = scalar(b1, m.dtype)  # first, or 1 - β1 is rounded as β1 was
+            return decay * m + (1 - decay) * jnp.asarray(g, m.dtype)
 
         # u_t = max(β2 u_{t-1}, |g_t| + ε)
         def infinity_norm(g, m, u):

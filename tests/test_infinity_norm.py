@@ -175,3 +175,17 @@ def test_traced_hyperparameters_do_not_change_dtypes(param_dtype, hyper_dtype):
     update, state = step(*jnp.array([0.9, 0.999, 1e-8], hyper_dtype), first)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, first)
     assert update.dtype == params.dtype
+
+
+@pytest.mark.usefixtures("x64")
+def test_traced_b1_is_subtracted_in_the_moments_dtype():
+    # In float32 1 - b1 would be rounded once more.
+    b1 = np.float32(1e-5)
+    params = jnp.ones(1, "float64")
+
+    @jax.jit
+    def first_moment(b1):
+        link = ao.scale_by_infinity_norm(b1)
+        return link.update(params, link.init(params))[1].mu
+
+    np.testing.assert_allclose(first_moment(b1), 1 - np.float64(b1), rtol=1e-15)
