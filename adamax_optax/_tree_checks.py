@@ -51,17 +51,7 @@ def check_gradients(gradients: Any, moments: Any) -> None:
                 f"init was given hold {jax.tree.structure(moment)}."
             )
         check_inexact(path, gradient, "gradient")
-        if jnp.shape(gradient) != moment.shape:
-            raise ValueError(
-                f"The gradient at {leaf_name(path)} has shape {jnp.shape(gradient)}, "
-                f"the parameter that init was given has {moment.shape}."
-            )
-        if jnp.iscomplexobj(gradient) != jnp.iscomplexobj(moment):
-            raise ValueError(
-                f"The gradient at {leaf_name(path)} has dtype "
-                f"{jnp.result_type(gradient)}, the moment {moment.dtype}: both must be "
-                "real or both complex."
-            )
+        _check_fit(path, gradient, moment, "parameter that init was given")
 
 
 def check_params(gradients: Any, params: Any) -> None:
@@ -79,11 +69,7 @@ def check_params(gradients: Any, params: Any) -> None:
     ):
         check_inexact(path, gradient, "gradient")
         check_inexact(path, param, "parameter")
-        if jnp.shape(gradient) != jnp.shape(param):
-            raise ValueError(
-                f"The gradient at {leaf_name(path)} has shape {jnp.shape(gradient)}, "
-                f"the parameter passed to update has {jnp.shape(param)}."
-            )
+        _check_fit(path, gradient, param, "parameter passed to update")
 
 
 def checked_mask(mask: Any) -> Callable[[Any], Any]:
@@ -117,6 +103,19 @@ def checked_mask(mask: Any) -> Callable[[Any], Any]:
 def leaf_name(path: Any) -> str:
     """Return what a leaf is called in messages, such as ``['encoder']['bias']``."""
     return jax.tree_util.keystr(path) or "the root"
+
+
+def _check_fit(path, gradient, other, what):
+    if jnp.shape(gradient) != jnp.shape(other):
+        raise ValueError(
+            f"The gradient at {leaf_name(path)} has shape {jnp.shape(gradient)}, the "
+            f"{what} has {jnp.shape(other)}."
+        )
+    if jnp.iscomplexobj(gradient) != jnp.iscomplexobj(other):
+        raise ValueError(
+            f"The gradient at {leaf_name(path)} has dtype {jnp.result_type(gradient)}, "
+            f"the {what} {jnp.result_type(other)}: both must be real or both complex."
+        )
 
 
 def _pairs(gradients, others, misfit):
