@@ -10,6 +10,7 @@ import optax
 from adamax_optax._checks import check_decay_rate
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax._placement import scalar_beside
+from adamax_optax._tree_checks import check_inexact
 
 
 class ScaleByBiasCorrectionState(NamedTuple):
@@ -41,7 +42,8 @@ def scale_by_bias_correction(
       dtype and shape that came in.
 
     Raises:
-      ValueError: If `b1` is out of range.
+      ValueError: If `b1` is out of range; in `update`, if a leaf is not floating or
+        complex.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -70,12 +72,13 @@ def scale_by_bias_correction(
         # what it is about when β1 is near 1.
         correction = -jnp.expm1(count.astype(jnp.result_type(float)) * _log(b1))
 
-        def correct(x):
+        def correct(path, x):
+            check_inexact(path, x, "update")
             dtype = compute_dtype(jnp.result_type(x))
             quotient = jnp.asarray(x, dtype) / correction.astype(dtype)
             return quotient.astype(jnp.result_type(x))
 
-        updates = jax.tree.map(correct, updates)
+        updates = jax.tree_util.tree_map_with_path(correct, updates)
         return updates, ScaleByBiasCorrectionState(count=count)
 
     return optax.GradientTransformation(init_fn, update_fn)

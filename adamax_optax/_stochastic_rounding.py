@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from adamax_optax._dtypes import leaf_dtype
 from adamax_optax._float_bits import BIAS, MANTISSA, from_bits, to_bits
 from adamax_optax._noise import leaf_key, noise
 from adamax_optax._placement import scalar_beside
+from adamax_optax._tree_checks import check_fit, check_inexact, pairs
 
 
 class StochasticRoundingState(NamedTuple):
@@ -51,7 +53,8 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
       ``optax.chain(optax.apply_if_finite(tx, 5), ao.stochastic_rounding())``.
 
     Raises:
-      ValueError: If `seed` is out of range; in `update`, if `params` was not passed.
+      ValueError: If `seed` is out of range; in `update`, if `params` was not passed or
+        does not fit the updates.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, optax
@@ -67,8 +70,7 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
       Gupta et al., `Deep Learning with Limited Numerical Precision
       <https://arxiv.org/abs/1502.02551>`_, 2015, section 3.
     """
-    if isinstance(seed, int) and not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in [0, 2**32), got {seed!r}.")
+    _check_seed(seed)
 
     def init_fn(params):
         return StochasticRoundingState(
@@ -84,32 +86,48 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
             )
         # Seeds and counts that lie close together must not give keys that do.
         key = leaf_key(state.seed, 1) ^ leaf_key(state.count.astype(jnp.uint32), 2)
-        treedef: Any
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        leaves = pairs(
+            updates,
+            params,
+            "The parameters passed to update do not have the structure of the updates",
+        )
         rounded = [
-            _round_sum(u, p, leaf_key(key, i))
-            for i, (u, p) in enumerate(
-                zip(leaves, treedef.flatten_up_to(params), strict=True)
-            )
+            _round_sum(path, update, param, leaf_key(key, i))
+            for i, (path, update, param) in enumerate(leaves)
         ]
+        treedef: Any = jax.tree.structure(updates, is_leaf=lambda x: x is None)
         state = StochasticRoundingState(count=state.count + 1, seed=state.seed)
         return treedef.unflatten(rounded), state
 
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _round_sum(update, param, key):
+def _check_seed(seed):
+    # An array where it is traced, or injected by Optax.
+    is_array = isinstance(seed, jax.Array | np.ndarray | np.generic)
+    is_whole = isinstance(seed, int) or (
+        is_array and seed.shape == () and jnp.issubdtype(seed.dtype, np.integer)
+    )
+    known = is_whole and not isinstance(seed, jax.Array)
+    if not is_whole or (known and not 0 <= seed < 2**32):
+        raise ValueError(f"seed must be a whole number in [0, 2**32), got {seed!r}.")
+
+
+def _round_sum(path, update, param, key):
     """Return p' - p in float32, where p' is p + update rounded at random."""
     if update is None or not _is_half(param):
         return update
+    check_inexact(path, update, "update")
+    check_fit(path, update, param, "update", "parameter passed to update")
     wide = jnp.asarray(param, jnp.float32)
     exact = wide + jnp.asarray(update, jnp.float32)
     return _round_to(exact, param.dtype, noise(exact, key)) - wide
 
 
 def _is_half(param):
-    dtype = jnp.result_type(param)
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits == 16
+    dtype = leaf_dtype(param)
+    is_real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    return is_real and jnp.finfo(dtype).bits == 16
 
 
 def _round_to(x, dtype, random):

@@ -40,18 +40,20 @@ def check_gradients(gradients: Any, moments: Any) -> None:
       ValueError: If the structures differ, or if a leaf's shape or kind of dtype
         does not fit; the message names the leaf.
     """
-    for path, gradient, moment in _pairs(
+    for path, gradient, moment in pairs(
         gradients,
         moments,
         "The gradients do not have the structure of the parameters that init was given",
     ):
+        if gradient is None:
+            continue
         if not hasattr(moment, "dtype"):
             raise ValueError(
                 f"There is a gradient at {leaf_name(path)} where the parameters that "
                 f"init was given hold {jax.tree.structure(moment)}."
             )
         check_inexact(path, gradient, "gradient")
-        _check_fit(path, gradient, moment, "parameter that init was given")
+        check_fit(path, gradient, moment, "gradient", "parameter that init was given")
 
 
 def check_params(gradients: Any, params: Any) -> None:
@@ -62,14 +64,16 @@ def check_params(gradients: Any, params: Any) -> None:
     Raises:
       ValueError: If they do not fit; the message names the leaf.
     """
-    for path, gradient, param in _pairs(
+    for path, gradient, param in pairs(
         gradients,
         params,
         "The parameters passed to update do not have the structure of the gradients",
     ):
+        if gradient is None:
+            continue
         check_inexact(path, gradient, "gradient")
         check_inexact(path, param, "parameter")
-        _check_fit(path, gradient, param, "parameter passed to update")
+        check_fit(path, gradient, param, "gradient", "parameter passed to update")
 
 
 def checked_mask(mask: Any) -> Callable[[Any], Any]:
@@ -105,21 +109,35 @@ def leaf_name(path: Any) -> str:
     return jax.tree_util.keystr(path) or "the root"
 
 
-def _check_fit(path, gradient, other, what):
-    if jnp.shape(gradient) != jnp.shape(other):
+def check_fit(path: Any, leaf: Any, other: Any, what: str, than: str) -> None:
+    """Raise unless two arrays are of one shape, and both real or both complex.
+
+    Raises:
+      ValueError: Naming the leaf, and what the two arrays are.
+    """
+    if jnp.shape(leaf) != jnp.shape(other):
         raise ValueError(
-            f"The gradient at {leaf_name(path)} has shape {jnp.shape(gradient)}, the "
-            f"{what} has {jnp.shape(other)}."
+            f"The {what} at {leaf_name(path)} has shape {jnp.shape(leaf)}, the {than} "
+            f"has {jnp.shape(other)}."
         )
-    if jnp.iscomplexobj(gradient) != jnp.iscomplexobj(other):
+    if jnp.iscomplexobj(leaf) != jnp.iscomplexobj(other):
         raise ValueError(
-            f"The gradient at {leaf_name(path)} has dtype {jnp.result_type(gradient)}, "
-            f"the {what} {jnp.result_type(other)}: both must be real or both complex."
+            f"The {what} at {leaf_name(path)} has dtype {jnp.result_type(leaf)}, the "
+            f"{than} {jnp.result_type(other)}: both must be real or both complex."
         )
 
 
-def _pairs(gradients, others, misfit):
-    """Yield each gradient with its path and what another tree has in its place."""
+def pairs(gradients: Any, others: Any, misfit: str) -> list[tuple[Any, Any, Any]]:
+    """Return each gradient, after its path and before what another tree has there.
+
+    Args:
+      gradients: A tree; `None` is a leaf in it.
+      others: A tree of the same structure, with anything in the place of a `None`.
+      misfit: What to say if it is of another.
+
+    Raises:
+      ValueError: If it is.
+    """
     treedef: Any
     leaves, treedef = jax.tree_util.tree_flatten_with_path(
         gradients, is_leaf=lambda x: x is None
@@ -128,6 +146,4 @@ def _pairs(gradients, others, misfit):
         others = treedef.flatten_up_to(others)
     except ValueError as error:
         raise ValueError(f"{misfit}: {error}") from error
-    for (path, gradient), other in zip(leaves, others, strict=True):
-        if gradient is not None:
-            yield path, gradient, other
+    return [(*leaf, other) for leaf, other in zip(leaves, others, strict=True)]

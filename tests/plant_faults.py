@@ -740,7 +740,7 @@ FAULTS = {
     ),
     "shape-unchecked": Fault(
         "_tree_checks.py",
-        "if jnp.shape(gradient) != jnp.shape(other):",
+        "if jnp.shape(leaf) != jnp.shape(other):",
         "if False:",
         "test_tree_checks.py test_fuzz.py",
     ),

@@ -83,3 +83,10 @@ def test_count_saturates():
 def test_out_of_range():
     with pytest.raises(ValueError, match="b1 .*below 1, got 1.0"):
         ao.scale_by_bias_correction(1.0)
+
+
+@pytest.mark.parametrize("leaf", [jnp.ones(2, int), "text", len])
+def test_leaf_that_has_no_quotient(leaf):
+    link = ao.scale_by_bias_correction()
+    with pytest.raises(ValueError, match=r"The update at \['a'\] "):
+        link.update({"a": leaf}, link.init(None))

@@ -102,10 +102,13 @@ def test_noise_changes_with_step_seed_leaf_and_not_otherwise():
     assert np.any(run(0)[0] != run(0)[1])
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(
+    "seed", [-1, 2**32, 1.5, None, "0", np.int64(-1), np.float32(1), jnp.ones(2, int)]
+)
 def test_seed_out_of_range(seed):
-    with pytest.raises(ValueError, match=f"seed must .* got {seed}"):
+    with pytest.raises(ValueError, match="seed must be a whole number") as error:
         ao.stochastic_rounding(seed)
+    assert repr(seed) in str(error.value)
 
 
 def test_needs_parameters():
@@ -158,3 +161,27 @@ def test_trains_where_rounding_to_nearest_stalls():
     assert exact < 1e-8
     # Within the spacing of bfloat16 there, 2^-7.
     assert stochastic < 2.0**-14
+
+
+@pytest.mark.parametrize(
+    ("updates", "message"),
+    [
+        ({"a": jnp.ones(1)}, r"at \['a'\] has shape \(1,\), the parameter .* \(3,\)"),
+        ({"a": jnp.ones(3, "complex64")}, r"at \['a'\] has dtype complex64"),
+        ({"a": jnp.ones(3, int)}, r"update at \['a'\] has dtype int32"),
+        ({"a": "text"}, r"update at \['a'\] must be an array"),
+        ({"b": jnp.ones(3)}, "do not have the structure of the updates"),
+        ([jnp.ones(3)], "do not have the structure of the updates"),
+    ],
+)
+def test_updates_that_do_not_fit(updates, message):
+    # They were broadcast, or cut down to their real parts.
+    tx = ao.stochastic_rounding()
+    params = {"a": jnp.ones(3, jnp.bfloat16)}
+    with pytest.raises(ValueError, match=message):
+        tx.update(updates, tx.init(params), params)
+
+
+@pytest.mark.parametrize("seed", [3, np.uint32(3), np.array(3), jnp.array(3)])
+def test_seeds_of_every_kind(seed):
+    assert ao.stochastic_rounding(seed).init({}).seed == 3
