@@ -1,0 +1,144 @@
+"""What the README's table says of Optax, PyTorch and Keras is so.
+
+MindSpore's column is that of the runs recorded by `tests/mindspore/record.py`; what it
+does in float16 was looked at in MindSpore 2.10 by hand (it has no bfloat16 on CPU).
+"""
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamax_optax as ao
+
+CASES = Path(__file__).parent / "data" / "mindspore" / "cases.json"
+ZERO_GRADIENTS = 1000
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def keras(monkeypatch):
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
+    return pytest.importorskip("keras")
+
+
+def optax_norm(tx, dtype):
+    """Return parameters after a zero gradient, and u long after a gradient of 1."""
+    params = jnp.ones(2, dtype)
+    update = jax.jit(tx.update)
+    updates, state = update(jnp.zeros_like(params), tx.init(params), params)
+    after_zero = params + updates
+    _, state = update(params, tx.init(params), params)
+    zeros = jnp.zeros_like(params)
+    state = jax.lax.fori_loop(
+        0, ZERO_GRADIENTS, lambda _, s: tx.update(zeros, s, params)[1], state
+    )
+    return after_zero, optax.tree_utils.tree_get(state, "nu")
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+def test_optax_has_neither_coupled_decay_nor_maximize():
+    for function in (optax.adamax, optax.adamaxw):
+        assert "maximize" not in inspect.signature(function).parameters
+    assert "weight_decay" not in inspect.signature(optax.adamax).parameters
+    # Decoupled: what the moments remember does not know of the decay.
+    params = jnp.full(2, 3.0)
+    states = [
+        tx.update(jnp.ones(2), tx.init(params), params)[1]
+        for tx in (optax.adamaxw(0.1, weight_decay=0.5), optax.adamax(0.1))
+    ]
+    mu, nu = (
+        [optax.tree_utils.tree_get(state, name) for state in states]
+        for name in ("mu", "nu")
+    )
+    np.testing.assert_array_equal(*mu)
+    np.testing.assert_array_equal(*nu)
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+def test_half_precision_in_optax_and_here():
+    broken, frozen = (
+        optax_norm(optax.adamax(1e-3), dtype) for dtype in (jnp.float16, jnp.bfloat16)
+    )
+    assert np.isnan(broken[0].astype(np.float32)).all()
+    np.testing.assert_array_equal(frozen[1].astype(np.float32), 1)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        after_zero, u = optax_norm(ao.adamax(1e-3), dtype)
+        np.testing.assert_array_equal(after_zero.astype(np.float32), 1)
+        np.testing.assert_allclose(u, 0.999**ZERO_GRADIENTS, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_in_pytorch(torch, dtype):
+    param = torch.ones(2, dtype=getattr(torch, dtype))
+    param.grad = torch.zeros_like(param)
+    torch.optim.Adamax([param]).step()
+    assert bool(param.isnan().all()) == (dtype == "float16")
+    param = torch.ones_like(param)
+    optimizer = torch.optim.Adamax([param])
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    param.grad = torch.zeros_like(param)
+    for _ in range(ZERO_GRADIENTS):
+        optimizer.step()
+    u = optimizer.state[param]["exp_inf"].float()
+    assert bool((u == 1).all()) == (dtype == "bfloat16")
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_in_keras(keras, dtype):
+    variable = keras.Variable(np.ones(2), dtype=dtype)
+    optimizer = keras.optimizers.Adamax(1e-3)
+    optimizer.build([variable])
+    optimizer.apply([jnp.zeros(2, dtype)])
+    nan = np.isnan(np.asarray(variable.value, np.float32))
+    assert nan.all() == (dtype == "float16")
+    if dtype == "bfloat16":
+        optimizer.apply([jnp.ones(2, dtype)])
+        for _ in range(50):
+            optimizer.apply([jnp.zeros(2, dtype)])
+        (norm,) = (v for v in optimizer.variables if v.name.endswith("norm"))
+        np.testing.assert_array_equal(np.asarray(norm.value, np.float32), 1)
+
+
+def test_keras_decays_decoupled_and_has_no_groups_and_no_maximize(keras):
+    parameters = inspect.signature(keras.optimizers.Adamax).parameters
+    assert "maximize" not in parameters
+    assert "weight_decay" in parameters
+    # Before the step, and past the moments: theta <- theta - lr * decay * theta.
+    variable = keras.Variable(np.full(2, 3.0), dtype="float32")
+    optimizer = keras.optimizers.Adamax(0.1, weight_decay=0.5)
+    optimizer.build([variable])
+    optimizer.apply([jnp.zeros(2)])
+    np.testing.assert_allclose(variable.value, 3.0 - 0.1 * 0.5 * 3.0, rtol=1e-6)
+    with pytest.raises(AttributeError):
+        keras.optimizers.Adamax(0.1).build([{"params": [variable]}])
+
+
+def test_pytorch_keeps_8_bytes_and_maximizes(torch):
+    param = torch.ones(10)
+    param.grad = torch.ones(10)
+    optimizer = torch.optim.Adamax([param], lr=0.1, maximize=True)
+    optimizer.step()
+    assert torch.allclose(param, torch.full((10,), 1.1))
+    moments = [optimizer.state[param][name] for name in ("exp_avg", "exp_inf")]
+    assert sum(m.numel() * m.element_size() for m in moments) == 80
+
+
+def test_mindspore_was_recorded_with_what_the_table_says():
+    cases = json.loads(CASES.read_text())["cases"]
+    groups = [group for case in cases.values() for group in case["groups"]]
+    assert any(group.get("maximize") for group in groups)
+    assert any(group.get("weight_decay") for group in groups)
+    assert any(len(case["groups"]) > 1 for case in cases.values())
