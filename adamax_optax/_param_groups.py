@@ -47,7 +47,8 @@ def param_groups(
         the arguments a dict may have ``"learning_rate_scale"``, at least 0, by which
         the learning rate is multiplied, be it a number or a schedule. Patterns are
         regular expressions for `re.search`: ``"bias"`` is found anywhere in a name,
-        ``"^head/"`` at its start, ``"/bias$"`` at its end, ``"(?i)norm"`` in any case.
+        ``"^head/"`` at its start, ``"/bias$"`` at its end, and ``"(?i)norm"`` in any
+        case, ``LayerNorm_0`` included.
       optimizer: `adamax`, `adamaxw`, or any other function from hyperparameters to a
         transformation, such as ``optax.inject_hyperparams(ao.adamax)``.
       defaults: Arguments of `optimizer` that hold where a rule has none of its own.

@@ -120,9 +120,10 @@ Arrays that you still hold stay as they are; only the moments, which nobody else
 are overwritten. To set parameters yourself, assign a tree of the same structure and
 shapes to ``param_groups[i]["params"]``, or update the module (`nnx.update`).
 
-Groups are dicts, as at home. They are copied, so that yours do not change (PyTorch puts
-its defaults into them); keys that are unknown here are kept. With groups, parameters
-and gradients are lists with one entry for each:
+Groups are dicts, as at home; `adamax_optax.param_groups` has them for the functional
+form, by the names of parameters. They are copied, so that yours do not change (PyTorch
+puts its defaults into them); keys that are unknown here are kept. With groups,
+parameters and gradients are lists with one entry for each:
 
 >>> optimizer = ao.Adamax([
 ...     {"params": jnp.zeros(2), "lr": 0.5},
