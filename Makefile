@@ -1,7 +1,7 @@
 # make demo    train LeNet-5 on real digits and draw what it learned
 # make test    run every test
 # make docs    build the pages: out/docs/index.html (two minutes for the notebooks)
-# make bench   measure the state forms, and draw them (ten minutes)
+# make bench   measure the state forms and the speed, and draw them (half an hour)
 # make check   lint and type-check
 # make faults  plant one fault after the other and see the tests go red
 # make clean   remove what the above made
@@ -10,6 +10,8 @@ VENV ?= .venv
 # PyTorch ("parity") is compared live; EXTRAS=test leaves it and its tests out.
 EXTRAS ?= test,parity
 DEMO_ARGS ?=
+# BENCH_ARGS='--mindspore PYTHON' names a Python that has MindSpore.
+BENCH_ARGS ?=
 
 bin := $(VENV)/bin
 
@@ -25,8 +27,9 @@ test: $(VENV)/.installed-$(EXTRAS)
 docs: $(VENV)/.installed-docs,parity
 	$(bin)/sphinx-build --fail-on-warning --keep-going docs out/docs
 
-bench: $(VENV)/.installed-examples
-	$(bin)/python benchmarks/low_precision.py
+bench: $(VENV)/.installed-examples,parity
+	$(bin)/python benchmarks/low_precision.py --page docs/low_precision.md
+	$(bin)/python benchmarks/speed.py --page docs/speed.md $(BENCH_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(bin)/ruff check

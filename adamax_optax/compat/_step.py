@@ -44,7 +44,7 @@ def step(
         for bucket in buckets
     ]
     counts = np.array([min(b.count, _LARGEST_COUNT) for b in buckets], np.int32)
-    stepped, norms = _compiled(
+    norms, stepped = _compiled(
         batches,
         [bucket.norm for bucket in buckets],
         counts,
@@ -86,7 +86,9 @@ def _compiled(batches, norms, counts, hyper, kinds):
             batches, norms, counts, kinds, strict=True
         )
     ]
-    return [params for params, _ in stepped], [norm for _, norm in stepped]
+    # JAX lets each output overwrite the first donated array of its shape: the moments
+    # come first, or the new parameters would be written over them, and they copied.
+    return [norm for _, norm in stepped], [params for params, _ in stepped]
 
 
 def _step_batch(batch, norm, count, arguments, state_dtype):

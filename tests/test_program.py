@@ -1,0 +1,125 @@
+"""What the compiled step looks like: its bytes, scratch memory and calls."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import adamax_optax as ao
+from adamax_optax.compat import _buckets, _step
+
+SIZE = 1 << 18
+LEAVES = 4 * _buckets.ALIKE
+
+# The bytes that are counted are those of jax 0.10's compiler.
+recent = pytest.mark.skipif(
+    jax.__version_info__ < (0, 10), reason="older compilers fuse less"
+)
+
+
+def compiled_step(tx, params):
+    """Compile the step that a training loop would: it overwrites what it replaces."""
+
+    def step(params, state, gradients):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return (
+        jax.jit(step, donate_argnums=(0, 1))
+        .lower(params, tx.init(params), params)
+        .compile()
+    )
+
+
+def compiled_class(monkeypatch, params, **options):
+    """Take a step of the class and return its program and the arguments."""
+    seen = []
+    original = _step._compiled
+
+    def spy(*args):
+        seen.append((original.lower(*args).compile(), args))
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_step, "_compiled", spy)
+        optimizer = ao.Adamax([{"params": params, **options}])
+        optimizer([params])
+    return seen[-1]
+
+
+def bytes_moved(compiled):
+    cost = compiled.cost_analysis()
+    return (cost[0] if isinstance(cost, list) else cost)["bytes accessed"]
+
+
+def fusions(compiled):
+    text = compiled.as_text()
+    return len(re.findall(r" fusion\(", text[text.index("ENTRY") :]))
+
+
+def calls(compiled):
+    """Return what a program calls outside itself."""
+    return re.findall(
+        r"custom-call|infeed|outfeed|\bsend\b|\brecv\b", compiled.as_text()
+    )
+
+
+@recent
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize(("decay", "bytes_each"), [(0.0, 40), (0.1, 48)])
+def test_the_float32_step_moves_what_optaxs_does(decay, bytes_each):
+    params = jnp.zeros(SIZE)
+    ours = compiled_step(ao.adamax(weight_decay=decay), params)
+    assert bytes_moved(ours) / SIZE < bytes_each + 0.1
+    if not decay:
+        theirs = compiled_step(optax.adamax(1e-3), params)
+        assert bytes_moved(ours) <= bytes_moved(theirs)
+        assert fusions(ours) <= fusions(theirs)
+    assert ours.memory_analysis().temp_size_in_bytes < 1024
+
+
+@pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.float16, jnp.uint16])
+def test_parameters_and_state_are_overwritten_and_nobody_is_called(state_dtype):
+    params = {"w": jnp.zeros((64, 64)), "b": jnp.zeros(64)}
+    tx = ao.adamax(weight_decay=0.1, state_dtype=state_dtype)
+    compiled = compiled_step(tx, params)
+    held = jax.tree.leaves((params, tx.init(params)))
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes == sum(x.nbytes for x in held)
+    assert calls(compiled) == []
+
+
+@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+def test_the_class_passes_few_arrays(monkeypatch, state_dtype):
+    params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
+    compiled, args = compiled_class(monkeypatch, params, state_dtype=state_dtype)
+    # Parameters, gradients; the moments in shared arrays; counts, hyperparameters.
+    shared = LEAVES // _buckets.ALIKE
+    moments = 2 * shared if state_dtype is None else shared + 2
+    assert len(jax.tree.leaves(args[:4])) == 2 * LEAVES + moments + 2
+    # The moments are overwritten; the parameters, which the caller may hold, are not.
+    norms = jax.tree.leaves(args[1])
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes == sum(x.nbytes for x in norms)
+    assert calls(compiled) == []
+
+
+@recent
+@pytest.mark.usefixtures("lenient_promotion")
+def test_the_class_runs_fewer_kernels_than_optax(monkeypatch):
+    params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
+    compiled, _ = compiled_class(monkeypatch, params)
+    theirs = compiled_step(optax.adamax(1e-3), params)
+    assert fusions(compiled) < 1.5 * LEAVES < 3 * LEAVES <= fusions(theirs)
+
+
+@recent
+def test_a_large_parameter_of_the_class_moves_no_more_than_the_functional_form(
+    monkeypatch,
+):
+    params = [jnp.zeros(SIZE)]
+    compiled, _ = compiled_class(monkeypatch, params)
+    functional = compiled_step(ao.adamax(weight_decay=0.1), params)
+    assert bytes_moved(compiled) <= bytes_moved(functional) + 1024
