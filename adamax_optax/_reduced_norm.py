@@ -138,11 +138,10 @@ def reduced_infinity_norm(
         return treedef.unflatten(outputs), state
 
     def _ratio(form, codes, scale):
-        ratio = form.ratio(codes, scale, cast(b1), cast(b2))
         if isinstance(eps_outside, int | float) and eps_outside == 0:
-            return ratio
-        _, u = form.moments(codes, scale, cast(b1), cast(b2))
-        return ratio * (u / (u + cast(eps_outside)))  # m / (u + ε)
+            return form.ratio(codes, scale, cast(b1), cast(b2))
+        m, u = form.moments(codes, scale, cast(b1), cast(b2))
+        return m / (u + cast(eps_outside))
 
     return optax.GradientTransformation(init_fn, update_fn)
 

@@ -60,7 +60,8 @@ def exact(form, param, gradients, hyper, *, decoupled):
     Returns:
       Updates and bounds, float64 or complex128, of the shape of the gradients. The
       bound is infinite where the form does not claim to have the number, and NaN where
-      m / u is beyond the range of the dtype, which takes b1 > b2 near 0.
+      |g| + eps or m / u is beyond the range of the dtype, which takes huge complex
+      gradients, or b1 > b2 near 0.
     """
     lr, b1, b2, eps = (hyper[k] for k in ("learning_rate", "b1", "b2", "eps"))
     decay, outside = hyper["weight_decay"], hyper["eps_outside"]
@@ -77,7 +78,7 @@ def exact(form, param, gradients, hyper, *, decoupled):
     m, u = np.zeros(p.shape, wide), np.zeros(p.shape)
     size = np.zeros(p.shape)  # what m would be without any cancellation
     m_off, u_off = np.zeros(p.shape), np.zeros(p.shape)
-    claimed = np.ones(p.shape, bool)
+    claimed, overflow = np.ones(p.shape, bool), np.zeros(p.shape, bool)
     updates, bounds = [], []
     for t, gradient in enumerate(gradients, start=1):
         g = np.asarray(gradient, wide) * (-1 if hyper["maximize"] else 1)
@@ -85,6 +86,7 @@ def exact(form, param, gradients, hyper, *, decoupled):
         if not decoupled:
             g, a = g + decay * p, a + decay * np.abs(p)
         claimed &= a + eps < largest / 4
+        overflow |= (a + eps >= largest) & (form is None)  # other forms cut gradients
         new = np.abs(g) + eps
         m = b1 * m + (1 - b1) * g
         u = np.maximum(memory * u, new)
@@ -120,7 +122,8 @@ def exact(form, param, gradients, hyper, *, decoupled):
                 bound = bound + 8 * ulp * lr * decay * np.abs(p)
             bound = bound + float(info.eps) * (np.abs(update) + bound) + tiny
             bound = bound + float(info.smallest_subnormal) + 8 * tiny * lr
-            beyond = ~(np.abs(step / lr * ratio if lr else ratio) < largest / 1e3)
+            corrected = np.abs(ratio) / (-np.expm1(t * np.log(b1)) if b1 > 0 else 1)
+            beyond = overflow | ~(corrected < largest / 1e3)
         too_large = np.abs(update) + bound > 0.9 * float(info.max)
         bound = np.where(claimed & ~too_large, bound, np.inf)
         bounds.append(np.where(beyond, np.nan, bound))

@@ -196,6 +196,16 @@ def test_epsilon_outside(state_dtype):
     np.testing.assert_allclose(update, [0.5, 0.0], rtol=0.1)
 
 
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float16"])
+def test_epsilon_outside_keeps_the_quotient_finite(state_dtype):
+    # u falls to the least code, below which m / u would be infinite.
+    tx = ao.scale_by_infinity_norm(
+        0.5, 0.0, eps=0.0, eps_outside=1e-8, state_dtype=state_dtype
+    )
+    updates, _ = run(tx, jnp.zeros((8, 1)).at[0].set(1e20))
+    assert np.isfinite(updates).all() and np.all(updates > 0)
+
+
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
 def test_same_state_and_gradient_give_the_same_bits(state_dtype):
     tx = ao.scale_by_infinity_norm(state_dtype=state_dtype)
