@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from adamax_optax._alias import adamax
@@ -372,7 +373,8 @@ class Adamax:
         last = self._last_hyperparameters
         if found is not None and last is not None and found == last[0]:
             return last[1]
-        packed = _hyperparameters.pack(self._hyperparameters())
+        # On the device, where it can stay as long as nothing changes.
+        packed = jnp.asarray(_hyperparameters.pack(self._hyperparameters()))
         self._last_hyperparameters = found, packed
         return packed
 

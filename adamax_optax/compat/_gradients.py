@@ -127,12 +127,12 @@ def _check(gradient, param, path):
 
 def _kinds(numbers, gradients, params):
     """Return what `_check` looks at, besides types."""
-    return (
-        [gradient.shape for gradient in gradients],
-        [gradient.dtype for gradient in gradients],
-        [params[k].shape for k in numbers],
-        [params[k].dtype for k in numbers],
-    )
+    arrays = [*gradients, *(params[k] for k in numbers)]
+    try:
+        # What comes out of a compiled function has the same objects here every time.
+        return [array.aval for array in arrays]
+    except AttributeError:  # of NumPy
+        return [(array.shape, array.dtype) for array in arrays]
 
 
 def _are_none(gradients):
