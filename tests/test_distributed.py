@@ -63,17 +63,28 @@ def test_the_example_divides_the_state_and_finds_no_difference(distributed):
 
 
 def test_interrupted_it_stops_all_its_processes(distributed):
+    # Shells without job control start what is in the background deaf to Ctrl-C.
+    listen = "signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    command = [sys.executable, distributed.__file__, "--epochs", "10000"]
     process = subprocess.Popen(
-        [sys.executable, distributed.__file__, "--epochs", "10000"],
+        [
+            sys.executable,
+            "-c",
+            f"import os, signal; {listen}; os.execv({command[0]!r}, {command!r})",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout
-    assert process.stdout.readline().startswith("2 processes, 32 images")
-    process.send_signal(signal.SIGINT)
-    # Ends when nobody can write to its stdout any more: the first process is gone too.
-    _, stderr = process.communicate(timeout=60)
+    with process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline().startswith("2 processes, 32 images")
+            process.send_signal(signal.SIGINT)
+            # Ends when nobody can write to its stdout any more: all others are gone.
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert stderr == "interrupted: all processes were stopped\n"
 
