@@ -49,7 +49,7 @@ class Size(NamedTuple):
 
 
 FULL = Size(
-    WORKLOADS, 15, 0.1, (10**5, 10**6, 3 * 10**6, 10**7, 10**8, 3 * 10**8, 10**9)
+    WORKLOADS, 9, 0.1, (10**5, 10**6, 3 * 10**6, 10**7, 10**8, 3 * 10**8, 10**9)
 )
 QUICK = Size(SMALL, 3, 0.001, (10**4, 10**5))
 
@@ -268,13 +268,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--out", type=Path, default=RESULTS, help="folder for the JSON and the PNG")
     add("--redraw", action="store_true", help="measure nothing, take the JSON there is")
     add("--page", type=Path, help="page to put the tables into, between its markers")
+    add("--no-peers", action="store_true", help="leave PyTorch and the others out")
     add("--mindspore", metavar="PYTHON", help="the Python that has MindSpore")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     numbers = args.out / "speed.json"
 
     if not args.redraw:
-        pythons = peers_here(args.mindspore)
+        pythons = {} if args.no_peers else peers_here(args.mindspore)
         results = rounded(measure(QUICK if args.quick else FULL, args.quick, pythons))
         numbers.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(numbers.read_text())

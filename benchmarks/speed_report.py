@@ -7,6 +7,16 @@ from report import table
 
 REFERENCE = "optax.adamax"
 
+SUMMARIZED = (
+    "ours",
+    "ours, uint16",
+    "class",
+    "torch-foreach",
+    "torch-compile",
+    "keras",
+    "mindspore",
+)
+
 # Told apart by the colour-blind too, and by markers besides.
 COLOURS = {REFERENCE: "#E69F00", "ours": "#222222", "ours, uint16": "#0072B2"}
 
@@ -31,6 +41,32 @@ def markdown(results: dict[str, Any]) -> str:
         f"{scaling_table(results['scaling'])}\n"
     )
     return "\n".join(parts)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The ratios that the README shows."""
+    about, workloads = results["about"], results["workloads"]
+    shown = [
+        name
+        for name in SUMMARIZED
+        if any(name in workload["subjects"] for workload in workloads.values())
+    ]
+    rows = [
+        (
+            workload["title"],
+            *(
+                f"{workload['subjects'][name]['ratio']:.2f}"
+                if name in workload["subjects"]
+                else ""
+                for name in shown
+            ),
+        )
+        for workload in workloads.values()
+    ]
+    return (
+        f"{table((f'step over {REFERENCE}', *shown), rows)}\n\n"
+        f"{about['device']}, {about['date']}, medians of {about['rounds']} rounds.\n"
+    )
 
 
 def workload_table(workload: dict[str, Any]) -> str:

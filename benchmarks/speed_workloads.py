@@ -83,9 +83,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
 }
 SMALL: dict[str, Callable[[], Workload]] = {
     "array": lambda: array(1 << 16),
-    "transformer": lambda: transformer(1, 16),
-    "leaves": lambda: small_leaves(4),
-    "lenet5": lenet5,
+    "leaves": lambda: small_leaves(2),
 }
 
 

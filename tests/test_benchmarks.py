@@ -1,9 +1,11 @@
 """The benchmark of reduced-precision state runs, and the page shows its numbers."""
 
 import importlib
+import importlib.util
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +226,67 @@ def test_verdict(report, losses, beyond):
 )
 def test_percentages(report, fraction, text):
     assert report.percent(fraction) == text
+
+
+@pytest.fixture(scope="module")
+def speed(benchmark):
+    return importlib.import_module("speed")
+
+
+@pytest.fixture(scope="module")
+def speed_report(speed):
+    return importlib.import_module("speed_report")
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+def test_speed_is_measured_and_reported(speed, speed_report, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures: begin --><!-- figures: end -->")
+    speed.main(["--quick", "--no-peers", "--out", str(tmp_path), "--page", str(page)])
+    results = json.loads((tmp_path / "speed.json").read_text())
+    assert set(results["workloads"]) == {"array", "leaves"}
+    for workload in results["workloads"].values():
+        subjects = workload["subjects"]
+        assert subjects["optax.adamax"]["ratio"] == 1
+        assert all(found["ms"] > 0 for found in subjects.values())
+        assert all(found["ratio"] > 0 for found in subjects.values())
+        for name, size in {"ours": 8, "ours, bfloat16": 4, "ours, uint16": 2}.items():
+            state = subjects[name]["state_bytes"]
+            # Count, scale and key beside it.
+            assert size <= state < size + 13 / workload["parameters"]
+    for point in results["scaling"]:
+        assert all(ns > 0 for ns in point["ns"].values())
+    assert (tmp_path / "speed.png").read_bytes().startswith(PNG)
+    text = page.read_text()
+    assert speed_report.markdown(results) in text
+    assert "| ours, uint16 " in capsys.readouterr().out
+
+
+def test_another_process_is_asked_and_its_errors_are_told(speed):
+    workloads = importlib.import_module("speed_workloads")
+    workload = workloads.Workload("two", {"a": (3, 4), "b": (5,)})
+    with pytest.raises(RuntimeError, match="KeyError: 'nobody'"):
+        speed.Peer(sys.executable, "nobody", workload)
+
+
+@pytest.mark.parametrize("name", ["torch-foreach", "torch-single", "keras"])
+def test_a_peer_takes_steps(speed, name):
+    if importlib.util.find_spec(name.partition("-")[0]) is None:
+        pytest.skip(f"{name} is not installed")
+    workloads = importlib.import_module("speed_workloads")
+    peer = speed.Peer(
+        sys.executable, name, workloads.Workload("two", {"a": (3, 4), "b": (5,)})
+    )
+    try:
+        assert peer.compile_seconds > 0
+        assert 0 < peer.run(3) < 60
+    finally:
+        peer.close()
+
+
+def test_page_and_readme_show_the_committed_speed(speed_report, pages):
+    results = json.loads((BENCHMARKS / "results" / "speed.json").read_text())
+    page = (ROOT / "docs" / "speed.md").read_text()
+    figures = page.partition(pages.BEGIN)[2].partition(pages.END)[0]
+    assert figures.strip() == speed_report.markdown(results).strip()
+    assert speed_report.summary(results) in (ROOT / "README.md").read_text()
