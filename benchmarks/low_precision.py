@@ -6,18 +6,15 @@
 Prints tables, and writes the numbers and a picture to `benchmarks/results`.
 """
 
-import argparse
 import datetime
 import functools
 import importlib.metadata
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,11 +23,10 @@ import numpy as np
 from low_precision_forms import FORMS, NAIVE, measure_noise, state_bytes
 from low_precision_report import NUDGED, markdown, save_picture
 from low_precision_tasks import TASKS, Task, first_parameters, train
-from report import put_into_page, rounded
+from report import options, put_into_page, report, rounded
 
 import adamax_optax as ao
 
-RESULTS = Path(__file__).parent / "results"
 AVERAGED = 0.1  # the last tenth of the batches makes the final loss
 NUDGE = 1e-3
 PICTURED = ("MLP", 1)  # task and number of the learning rate of the picture's curves
@@ -229,20 +225,9 @@ def measure(size: Size, quick: bool) -> dict[str, Any]:
     }
 
 
-def report(line: str) -> None:
-    """Say how far it is, out of the way of the tables."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    add = parser.add_argument
-    add("--quick", action="store_true", help="measure little, in half a minute")
-    add("--out", type=Path, default=RESULTS, help="folder for the JSON and the PNG")
-    add("--redraw", action="store_true", help="measure nothing, take the JSON there is")
-    add("--page", type=Path, help="page to put the tables into, between its markers")
-    args = parser.parse_args(argv)
+    args = options(__doc__).parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     numbers = args.out / "low_precision.json"
 

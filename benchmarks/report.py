@@ -1,10 +1,30 @@
-"""What the benchmarks' reports have in common: Markdown tables, and their pages."""
+"""What the benchmarks have in common: options, progress, Markdown tables, pages."""
 
+import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+RESULTS = Path(__file__).parent / "results"
+
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def options(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--quick", action="store_true", help="measure little, in half a minute")
+    add("--out", type=Path, default=RESULTS, help="folder for the JSON and the PNG")
+    add("--redraw", action="store_true", help="measure nothing, take the JSON there is")
+    add("--page", type=Path, help="page to put the tables into, between its markers")
+    return parser
+
+
+def report(line: str) -> None:
+    """Say how far it is, out of the way of the tables."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,7 +11,6 @@ where they are installed (`--mindspore` names a Python of its own). Prints table
 writes the numbers and a picture to `benchmarks/results`.
 """
 
-import argparse
 import contextlib
 import datetime
 import gc
@@ -28,13 +27,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from report import put_into_page, rounded
+from report import options, put_into_page, report, rounded
 from speed_peers import PEERS
 from speed_report import markdown, save_picture
 from speed_subjects import REFERENCE, SUBJECTS, Copy, Subject
 from speed_workloads import SMALL, WORKLOADS, Workload, array
 
-RESULTS = Path(__file__).parent / "results"
 COPY = "copy"
 SCALED = (REFERENCE, "ours", "ours, uint16")
 
@@ -255,19 +253,10 @@ def versions(pythons: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def report(line: str) -> None:
-    """Say how far it is, out of the way of the tables."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write and draw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="measure little, in half a minute")
-    add("--out", type=Path, default=RESULTS, help="folder for the JSON and the PNG")
-    add("--redraw", action="store_true", help="measure nothing, take the JSON there is")
-    add("--page", type=Path, help="page to put the tables into, between its markers")
     add("--no-peers", action="store_true", help="leave PyTorch and the others out")
     add("--mindspore", metavar="PYTHON", help="the Python that has MindSpore")
     args = parser.parse_args(argv)
