@@ -1,6 +1,7 @@
 """What is timed in JAX: our functional form and class, and Optax's optimizers."""
 
 import abc
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -188,15 +189,22 @@ _NO_KERNEL = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element")
 
 
 def _trees(workload: Workload) -> tuple[Any, Any]:
-    """Return parameters and gradients, neither of which has anything special."""
-    keys = jax.random.split(jax.random.key(0), 2)
-    return tuple(
-        {
-            name: _normal(jax.random.fold_in(key, i), shape)
-            for i, (name, shape) in enumerate(workload.shapes.items())
-        }
-        for key in keys
-    )  # type: ignore[return-value]
+    """Return parameters of one's own, and the gradients that all share."""
+    return _tree(workload, 0), _gradients(workload)
+
+
+# Of the last workload only: they may be large.
+@functools.lru_cache(maxsize=1)
+def _gradients(workload: Workload) -> Any:
+    return _tree(workload, 1)
+
+
+def _tree(workload: Workload, seed: int) -> Any:
+    key = jax.random.key(seed)
+    return {
+        name: _normal(jax.random.fold_in(key, i), shape)
+        for i, (name, shape) in enumerate(workload.shapes.items())
+    }
 
 
 def _normal(key: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -1,12 +1,13 @@
 """The parameter trees whose step is timed, as shapes."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Workload(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Workload:
     """A tree of parameters.
 
     Attributes:
