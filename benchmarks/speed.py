@@ -67,6 +67,7 @@ class Peer(Subject):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            cwd=tempfile.gettempdir(),  # MindSpore leaves files there
             text=True,
         )
         self.compile_seconds = self._ask(json.dumps(list(workload.shapes.values())))

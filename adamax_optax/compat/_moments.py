@@ -12,11 +12,8 @@ from adamax_optax._alias import adamax
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax._infinity_norm import ScaleByInfinityNormState
 from adamax_optax._placement import scalar_beside
-from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
 from adamax_optax.interop import cast_state
-from adamax_optax.interop._cast_state import encode_again
-
-_NORMS = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
+from adamax_optax.interop._cast_state import encode_again, is_norm
 
 
 class Moments(NamedTuple):
@@ -116,13 +113,13 @@ def encoded(
 
 def norm_in(state: optax.OptState) -> Any:
     """Return the moments in a functional state."""
-    (norm,) = filter(_is_norm, jax.tree.leaves(state, is_leaf=_is_norm))
+    (norm,) = filter(is_norm, jax.tree.leaves(state, is_leaf=is_norm))
     return norm
 
 
 def with_norm(state: optax.OptState, norm: Any) -> optax.OptState:
     """Return a functional state with these moments."""
-    return jax.tree.map(lambda x: norm if _is_norm(x) else x, state, is_leaf=_is_norm)
+    return jax.tree.map(lambda x: norm if is_norm(x) else x, state, is_leaf=is_norm)
 
 
 def columns(norm: Any) -> tuple[Any, ...]:
@@ -148,7 +145,3 @@ def component_wise(tx: Any, tree: Any) -> Any:
     if any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):
         return optax.contrib.split_real_and_imaginary(tx)
     return tx
-
-
-def _is_norm(x: Any) -> bool:
-    return isinstance(x, _NORMS)
