@@ -39,8 +39,9 @@ A state has no hyperparameters. The same numbers come from:
 ======================================  ==============================================
 there                                   here
 ======================================  ==============================================
-`torch.optim.Adamax`,                   ``adamax(lr, b1, b2, eps, weight_decay,
-`mindspore.experimental.optim.Adamax`   maximize=...)``, or the class `Adamax`
+`torch.optim.Adamax`                    ``adamax(lr, b1, b2, eps, weight_decay,
+                                        maximize=...)``, or the class `Adamax`
+`mindspore.experimental.optim.Adamax`   the same
 `mindspore.nn.AdaMax`                   ``adamax(lr, b1, b2, eps=0.0, eps_outside=eps,
                                         weight_decay=...)``; it leaves parameters named
                                         ``beta`` or ``gamma`` without decay: `mask`

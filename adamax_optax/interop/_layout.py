@@ -29,11 +29,11 @@ def kernels_to_flax(
       name: The leaf's name; see `leaf_names`.
       array: A parameter, or a moment of it.
       flattened: For a dense kernel whose inputs are a flattened image, by name: the
-        image's shape without the batch, (channels, *window), as in PyTorch. Flax
+        image's shape without the batch, ``(channels, *window)``, as in PyTorch. Flax
         flattens with the channels last, which permutes the inputs. (With a transpose
         before the flattening in the module it is not needed.)
       conv_transpose: The names of kernels of Flax's `ConvTranspose` with its default
-        ``transpose_kernel=False``, which are (*window, in, out) and mirrored.
+        ``transpose_kernel=False``, which are ``(*window, in, out)`` and mirrored.
 
     Returns:
       The array in Flax's layout.
