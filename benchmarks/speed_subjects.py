@@ -83,29 +83,36 @@ class Functional(Subject):
 
 
 class Class(Subject):
-    """`ao.Adamax`: its caller may still hold the parameters, so each step makes new."""
+    """`ao.Adamax`, whose steps make new parameters unless they may overwrite them."""
 
-    def __init__(self, workload: Workload, state_dtype: Any = None) -> None:
+    def __init__(
+        self, workload: Workload, state_dtype: Any = None, *, donate: bool = False
+    ) -> None:
         params, self._gradients = _trees(workload)
         group = {"params": params, "state_dtype": state_dtype}
-        self._optimizer = ao.Adamax([group], lr=RATE)
+        self._optimizer = ao.Adamax([group], lr=RATE, donate=donate)
+        del params, group
         arguments: list[Any] = []
-        compiled_step = _step._compiled
+        name = "_overwriting" if donate else "_keeping"
+        compiled_step = getattr(_step, name)
 
         def spy(*args: Any) -> Any:
             arguments[:] = args
             return compiled_step(*args)
 
-        _step._compiled = spy  # type: ignore[assignment]
+        setattr(_step, name, spy)
         try:
             start = time.perf_counter()
             jax.block_until_ready(self._optimizer([self._gradients]))
             self.compile_seconds = time.perf_counter() - start
         finally:
-            _step._compiled = compiled_step
-        batches, norms, *rest = arguments
-        fresh = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), norms)
-        self.program = describe(compiled_step.lower(batches, fresh, *rest).compile())
+            setattr(_step, name, compiled_step)
+        norms, params, *rest = arguments
+        # Of what was overwritten only the shapes are left.
+        norms, params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (norms, params)
+        )
+        self.program = describe(compiled_step.lower(norms, params, *rest).compile())
         self.state_bytes = _bytes(norms)
 
     def run(self, steps: int) -> float:
@@ -163,8 +170,13 @@ SUBJECTS: Mapping[str, Callable[[Workload], Subject]] = {
         for name in ("bfloat16", "float16", "uint16")
         for decay in (0.0, DECAY)
     },
-    "class": Class,
-    "class, uint16": lambda workload: Class(workload, jnp.uint16),
+    **{
+        f"class{', uint16' if state_dtype else ''}{', donate' if donate else ''}": (
+            functools.partial(Class, state_dtype=state_dtype, donate=donate)
+        )
+        for state_dtype in (None, jnp.uint16)
+        for donate in (False, True)
+    },
 }
 
 
@@ -214,4 +226,4 @@ def _normal(key: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _bytes(tree: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

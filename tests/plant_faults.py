@@ -381,8 +381,38 @@ FAULTS = {
     ),
     "parameters-donated": Fault(
         "compat/_step.py",
-        "donate_argnums=1",
-        "donate_argnums=(0, 1)",
+        "_keeping = jax.jit(_step_all, donate_argnums=0",
+        "_keeping = jax.jit(_step_all, donate_argnums=(0, 1)",
+        "test_compat.py",
+    ),
+    "parameters-kept-where-they-may-be-overwritten": Fault(
+        "compat/_step.py",
+        "_overwriting = jax.jit(_step_all, donate_argnums=(0, 1)",
+        "_overwriting = jax.jit(_step_all, donate_argnums=0",
+        "test_compat_donate.py test_program.py",
+    ),
+    "an-array-given-up-twice": Fault(
+        "compat/_step.py",
+        "distinct.append(jnp.copy(param) if id(param) in used else param)",
+        "distinct.append(param)",
+        "test_compat_donate.py",
+    ),
+    "decay-in-arrays-left-out": Fault(
+        "compat/_hyperparameters.py",
+        'isinstance(group["weight_decay"], jax.Array) or bool(group["weight_decay"])',
+        'type(group["weight_decay"]) is float and bool(group["weight_decay"])',
+        "test_compat.py",
+    ),
+    "copies-share-what-is-overwritten": Fault(
+        "compat/_adamax.py",
+        "if self._donate:  # what the original would overwrite",
+        "if False:",
+        "test_compat_donate.py",
+    ),
+    "weight-decay-0-for-good": Fault(
+        "compat/_hyperparameters.py",
+        'values += [group["lr"], *betas, group["eps"], group["weight_decay"]]',
+        'values += [group["lr"], *betas, group["eps"]]',
         "test_compat.py",
     ),
     "hyperparameters-of-the-first-step": Fault(
@@ -410,9 +440,9 @@ FAULTS = {
         "test_compat.py test_compat_torch.py",
     ),
     "weak-types-compiled-twice": Fault(
-        "compat/_step.py",
-        'if getattr(array, "weak_type", False):',
-        "if False:",
+        "compat/_parameters.py",
+        'weak = getattr(array, "weak_type", False)',
+        "weak = False",
         "test_compat.py",
     ),
     "gradients-matched-by-order-of-a-stale-structure": Fault(
@@ -506,8 +536,8 @@ FAULTS = {
     ),
     "rates-in-another-dtype": Fault(
         "compat/_step.py",
-        "name: jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)",
-        "name: arguments[name]",
+        "arguments[name] = jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)",
+        "pass",
         "test_compat_torch.py",
     ),
     "class-without-reduced-state": Fault(
@@ -530,8 +560,8 @@ FAULTS = {
     ),
     "moments-not-overwritten": Fault(
         "compat/_step.py",
-        "donate_argnums=1, static_argnums=4",
-        "static_argnums=4",
+        "_keeping = jax.jit(_step_all, donate_argnums=0,",
+        "_keeping = jax.jit(_step_all,",
         "test_program.py",
     ),
     "pieces-cut-elsewhere": Fault(

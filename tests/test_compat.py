@@ -50,7 +50,7 @@ Parameter Group 1
 def compilations(monkeypatch):
     """Return a function that counts compilations of the step since the last call."""
     traced = []
-    trace = _step._step_batch
+    trace = _step._step_bucket
 
     def spy(*args):
         traced.append(args)
@@ -61,7 +61,7 @@ def compilations(monkeypatch):
         traced.clear()
         return new
 
-    monkeypatch.setattr(_step, "_step_batch", spy)
+    monkeypatch.setattr(_step, "_step_bucket", spy)
     return count
 
 
@@ -90,7 +90,8 @@ def unannotated(signature):
 
 
 def test_signature_as_recorded_from_mindspore():
-    assert unannotated(inspect.signature(ao.Adamax)) == MINDSPORE
+    ours = unannotated(inspect.signature(ao.Adamax))
+    assert ours == MINDSPORE.removesuffix(")") + ", *, donate=False)"
 
 
 def test_signature_of_installed_mindspore():
@@ -278,7 +279,7 @@ def test_each_parameter_is_a_run_of_its_own(present):
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.asarray, jnp.asarray])
 def test_every_option_is_live_and_compiled_once(kind, compilations):
-    start = dict(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.0, maximize=False)
+    start = dict(lr=0.1, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.2, maximize=False)
     changes = [
         dict(lr=0.3),
         dict(betas=(0.7, 0.2)),
@@ -290,7 +291,7 @@ def test_every_option_is_live_and_compiled_once(kind, compilations):
     ]
     optimizer = ao.Adamax(jnp.full(5, 0.5), **start)
     tx = optax.inject_hyperparams(ao.adamax)(
-        0.1, 0.5, 0.9, 1e-3, 0.0, maximize=jnp.asarray(False)
+        0.1, 0.5, 0.9, 1e-3, 0.2, maximize=jnp.asarray(False)
     )
     param = jnp.full(5, 0.5)
     state = tx.init(param)
@@ -317,6 +318,22 @@ def test_every_option_is_live_and_compiled_once(kind, compilations):
         param = optax.apply_updates(param, updates)
         close(optimizer(gradient), param)
     assert compilations() == 0
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.asarray, jnp.asarray])
+def test_the_weight_decay_may_come_and_go(kind):
+    decays = [0, 0.5, 0, 0.25, 0.25, 0]
+    optimizer = ao.Adamax(jnp.ones(3), lr=0.1)
+    param = jnp.ones(3)
+    tx = optax.inject_hyperparams(ao.adamax)(0.1, weight_decay=0.0)
+    state = tx.init(param)
+    for k, decay in enumerate(decays):
+        gradient = jnp.cos(jnp.arange(3.0) + k)
+        optimizer.param_groups[0]["weight_decay"] = kind(decay)
+        state.hyperparams["weight_decay"] = jnp.asarray(decay, jnp.float32)
+        updates, state = tx.update(gradient, state, param)
+        param = optax.apply_updates(param, updates)
+        close(optimizer(gradient), param)
 
 
 def test_an_array_changed_in_place_counts():

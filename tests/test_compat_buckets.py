@@ -123,10 +123,10 @@ def test_what_has_a_gradient_at_some_steps_only_is_compiled_once():
     grads = [params, {**params, "a": None}, {**params, "b": None}]
     for gradient in 2 * grads:
         optimizer(gradient)
-    compiled = _step._compiled._cache_size()
+    compiled = _step._keeping._cache_size()
     for gradient in [*grads, *reversed(grads)]:
         optimizer(gradient)
-    assert _step._compiled._cache_size() == compiled
+    assert _step._keeping._cache_size() == compiled
 
 
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
@@ -190,10 +190,10 @@ def test_a_loaded_state_needs_no_new_compilation():
     params = tree(count=3, large=False)
     optimizer = ao.Adamax(params)
     optimizer(params)
-    compiled = _step._compiled._cache_size()
+    compiled = _step._keeping._cache_size()
     optimizer(params)
     twin = ao.Adamax(optimizer.parameters)
     twin.load_state_dict(optimizer.state_dict())
     twin(params)
     twin(params)
-    assert _step._compiled._cache_size() == compiled
+    assert _step._keeping._cache_size() == compiled

@@ -270,8 +270,8 @@ def test_complex_parameters_component_wise(state_dtype):
 def test_compiles_once():
     optimizer = with_state(jnp.uint16)
     train(optimizer, 0, 1)
-    compiled = _step._compiled._cache_size()
+    compiled = _step._keeping._cache_size()
     train(optimizer, 1, 5)
     optimizer.param_groups[0]["lr"] = 0.5
     train(optimizer, 6, 2)
-    assert _step._compiled._cache_size() == compiled
+    assert _step._keeping._cache_size() == compiled

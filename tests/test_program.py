@@ -33,19 +33,20 @@ def compiled_step(tx, params):
     )
 
 
-def compiled_class(monkeypatch, params, **options):
+def compiled_class(monkeypatch, params, donate=False, **options):
     """Take a step of the class and return its program and the arguments."""
     seen = []
-    original = _step._compiled
+    name = "_overwriting" if donate else "_keeping"
+    original = getattr(_step, name)
 
     def spy(*args):
         seen.append((original.lower(*args).compile(), args))
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_step, "_compiled", spy)
-        optimizer = ao.Adamax([{"params": params, **options}])
-        optimizer([params])
+        patch.setattr(_step, name, spy)
+        optimizer = ao.Adamax([{"params": params, **options}], donate=donate)
+        optimizer([jax.tree.map(jnp.ones_like, params)])
     return seen[-1]
 
 
@@ -98,9 +99,9 @@ def test_the_class_passes_few_arrays(monkeypatch, state_dtype):
     # Parameters, gradients; the moments in shared arrays; counts, hyperparameters.
     shared = LEAVES // _buckets.ALIKE
     moments = 2 * shared if state_dtype is None else shared + 2
-    assert len(jax.tree.leaves(args[:4])) == 2 * LEAVES + moments + 2
+    assert len(jax.tree.leaves(args[:5])) == 2 * LEAVES + moments + 2
     # The moments are overwritten; the parameters, which the caller may hold, are not.
-    norms = jax.tree.leaves(args[1])
+    norms = jax.tree.leaves(args[0])
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes == sum(x.nbytes for x in norms)
     assert calls(compiled) == []
@@ -116,10 +117,24 @@ def test_the_class_runs_fewer_kernels_than_optax(monkeypatch):
 
 
 @recent
+@pytest.mark.parametrize("donate", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_a_large_parameter_of_the_class_moves_no_more_than_the_functional_form(
-    monkeypatch,
+    monkeypatch, decay, donate
 ):
     params = [jnp.zeros(SIZE)]
-    compiled, _ = compiled_class(monkeypatch, params)
-    functional = compiled_step(ao.adamax(weight_decay=0.1), params)
+    compiled, _ = compiled_class(monkeypatch, params, donate=donate, weight_decay=decay)
+    functional = compiled_step(ao.adamax(weight_decay=decay), params)
     assert bytes_moved(compiled) <= bytes_moved(functional) + 1024
+
+
+@pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.float16, jnp.uint16])
+def test_the_class_that_may_donate_overwrites_parameters_too(monkeypatch, state_dtype):
+    params = [jnp.zeros(SIZE), jnp.zeros((3, 4)), jnp.zeros(4)]
+    compiled, args = compiled_class(
+        monkeypatch, params, donate=True, state_dtype=state_dtype
+    )
+    held = sum(x.nbytes for x in jax.tree.leaves(args[:2]))
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes == held
+    assert memory.temp_size_in_bytes < SIZE / 8

@@ -117,7 +117,16 @@ Arrays of JAX cannot be changed. What the optimizer holds is either
 -0.50 0.50
 
 Arrays that you still hold stay as they are; only the moments, which nobody else sees,
-are overwritten. To set parameters yourself, assign a tree of the same structure and
+are overwritten. With ``donate=True`` parameters are overwritten too, as at home: that
+saves their memory once, and most of the time of large ones, but what was a parameter
+before a step is deleted by it:
+
+>>> optimizer = ao.Adamax(params, lr=0.5, donate=True)
+>>> new = optimizer({"w": jnp.array([4.0, -4.0])})
+>>> print(params["w"].is_deleted(), new["w"].is_deleted())
+True False
+
+To set parameters yourself, assign a tree of the same structure and
 shapes to ``param_groups[i]["params"]``, or update the module (`nnx.update`).
 
 Groups are dicts, as at home; `adamax_optax.param_groups` has them for the functional
@@ -166,7 +175,8 @@ Differences from both
 =====================
 
 - The step cannot stand inside `jit`, `grad` or `scan`; it compiles itself, once for any
-  number of steps and for any hyperparameters. There use `adamax_optax.adamax`, or the
+  number of steps and for any hyperparameters (and once more for the first weight decay
+  other than 0). There use `adamax_optax.adamax`, or the
   instance's own `init` and `update`, with which it is an Optax transformation
   (`optax.chain`, `TrainState`, `nnx.Optimizer`) that leaves its own parameters alone.
 - Hyperparameters are checked at each step, not in the constructor only: what was
@@ -185,8 +195,6 @@ Differences from both
 - Half-precision parameters have their moments in float32. PyTorch's are in the
   parameter's dtype, where in float16 eps is 0 and in bfloat16 the norm does not decay.
 - Hyperparameters meet float32 parameters in float32 and float64 ones in float64.
-- The weight decay is added at every step, be it 0: an infinite parameter becomes NaN,
-  and the moments of one that is NaN do too.
 - All groups step in one compiled program, so their arrays must be on the same devices.
 - No sparse gradients.
 
@@ -221,6 +229,8 @@ Differences from PyTorch
   form takes the modulus, as Optax does). Optax's helper for it needs JAX's ordinary
   dtype promotion: not ``jax_numpy_dtype_promotion="strict"``.
 - The step count in a state dict is exact up to 2^24, as in PyTorch.
+- After an infinite gradient the mean stays infinite; PyTorch's is NaN one step later.
+  The parameter is NaN in both.
 """
 
 from adamax_optax.compat._adamax import Adamax

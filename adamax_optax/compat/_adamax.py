@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamax_optax._alias import adamax
+from adamax_optax._checks import check_flag
 from adamax_optax.compat import (
     _buckets,
     _gradients,
@@ -56,11 +57,16 @@ class Adamax:
       eps: Added to every |g| inside the maximum, at least 0.
       weight_decay: Coefficient of the coupled L2 penalty, at least 0.
       maximize: Whether to ascend. The gradient is negated before the decay is added.
+      donate: Whether steps write new parameters over the old, as in PyTorch and
+        MindSpore, instead of into memory of their own. It halves what parameters take
+        at most, and is faster for large ones. Arrays that were parameters before a
+        step are then deleted by it, those first passed included: hold copies.
 
     Attributes:
       param_groups: A list of dicts with `"params"`, `"lr"`, `"betas"`, `"eps"`,
         `"weight_decay"`, `"maximize"`. Assigning to an entry takes effect on the next
-        step, without a new compilation. `"params"` holds the current parameters.
+        step, without a new compilation (but for the first weight decay other than 0).
+        `"params"` holds the current parameters.
         Setting `"state_dtype"` converts the moments at the next step.
       defaults: The hyperparameters of groups that do not have their own.
 
@@ -102,6 +108,7 @@ class Adamax:
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        donate: bool = False,
     ) -> None:
         self.defaults: dict[str, Any] = {
             "lr": lr,
@@ -111,6 +118,8 @@ class Adamax:
             "maximize": maximize,
         }
         _hyperparameters.check(self.defaults, look=True)
+        check_flag("donate", donate)
+        self._donate = bool(donate)
         # Whether parameters and gradients come with one entry for each group.
         self._grouped = _are_groups(params)
         self._start(params if self._grouped else [{"params": params}])
@@ -155,13 +164,14 @@ class Adamax:
         hyper = self._packed()
         params = self._read()
         numbers, leaves = self._matcher.match(gradients)
-        self._matcher.check(numbers, leaves, params)
+        checked = self._matcher.checked(numbers, leaves, params)
         buckets, stepping = _buckets.divide(self._kept(params), numbers, params)
         new, stepped = _step.step(
             [bucket for bucket, steps in zip(buckets, stepping, strict=True) if steps],
             params,
-            dict(zip(numbers, leaves, strict=True)),
+            dict(zip(numbers, checked, strict=True)),
             hyper,
+            donate=self._donate,
         )
         for k, param in new.items():
             params[k] = param
@@ -280,6 +290,8 @@ class Adamax:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({k: v for k, v in state.items() if k != "saved"})
         self._start(self.param_groups)
+        if self._donate:  # what the original would overwrite
+            self._write([jnp.copy(array) for array in self._read()])
         self._buckets = _buckets.gather(
             dict(enumerate(state["saved"])), self._read(), self._group_of
         )
@@ -367,14 +379,14 @@ class Adamax:
         )
         return _moments.Moments(norm, moments.count)
 
-    def _packed(self) -> Any:
-        """Return the hyperparameters of all groups, checked, as one array."""
+    def _packed(self) -> _hyperparameters.Packed:
+        """Return the hyperparameters of all groups, checked."""
         found = _hyperparameters.fingerprint(self.param_groups)
         last = self._last_hyperparameters
         if found is not None and last is not None and found == last[0]:
             return last[1]
-        # On the device, where it can stay as long as nothing changes.
-        packed = jnp.asarray(_hyperparameters.pack(self._hyperparameters()))
+        # They stay on the device as long as nothing changes.
+        packed = _hyperparameters.pack(self._hyperparameters())
         self._last_hyperparameters = found, packed
         return packed
 

@@ -13,6 +13,7 @@ from adamax_optax.compat._parameters import (
     is_array,
     is_inexact,
     label,
+    strongly_typed,
 )
 
 
@@ -25,6 +26,7 @@ class Matcher:
         self._treedef: Any = None
         self._numbers: list[int] = []
         self._checked: Any = None
+        self._weak = False
 
     def match(self, gradients: Any) -> tuple[list[int], list[Any]]:
         """Return the numbers of the parameters with a gradient, and these gradients.
@@ -38,22 +40,20 @@ class Matcher:
           ValueError: If nothing fits, naming the first parameter without a gradient or
             the first gradient without a parameter.
         """
-        if _are_none(gradients):
-            raise ValueError(
-                "step must be given the gradients, as jax.grad or nnx.grad returns "
-                "them: there is no backward() that leaves them with the parameters, "
-                f"and closures are not called. Got {gradients!r}."
-            )
+        if gradients is None or isinstance(gradients, Iterator):
+            raise _no_gradients(gradients)
         leaves, treedef = jax.tree.flatten(gradients)
+        if leaves and leaves[0] is gradients and not is_array(gradients):
+            raise _no_gradients(gradients)
         if self._treedef is None or treedef != self._treedef:
             self._numbers = self._find(gradients)
             self._treedef = treedef
         return self._numbers, leaves
 
-    def check(
+    def checked(
         self, numbers: Sequence[int], gradients: Sequence[Any], params: Sequence[Any]
-    ) -> None:
-        """Raise unless gradients fit their parameters.
+    ) -> Sequence[Any]:
+        """Return gradients that fit their parameters, strongly typed.
 
         Args:
           numbers: The numbers of the parameters.
@@ -68,10 +68,14 @@ class Matcher:
         # Of the types that passed, the look at shapes and dtypes is quick.
         if self._checked is not None and types == self._checked[0]:
             if _kinds(numbers, gradients, params) == self._checked[1]:
-                return
+                return list(map(strongly_typed, gradients)) if self._weak else gradients
         for k, gradient in zip(numbers, gradients, strict=True):
             _check(gradient, params[k], self._paths[k])
         self._checked = types, _kinds(numbers, gradients, params)
+        self._weak = any(
+            getattr(gradient, "weak_type", False) for gradient in gradients
+        )
+        return list(map(strongly_typed, gradients))
 
     def _find(self, gradients):
         if _is_flat(gradients, len(self._paths)):
@@ -96,6 +100,14 @@ class Matcher:
             f"entry for each), or be a sequence of {len(self._paths)} arrays in their "
             f"order, with None for a parameter without gradient; {what}."
         )
+
+
+def _no_gradients(gradients):
+    return ValueError(
+        "step must be given the gradients, as jax.grad or nnx.grad returns them: there "
+        "is no backward() that leaves them with the parameters, and closures are not "
+        f"called. Got {gradients!r}."
+    )
 
 
 def _check(gradient, param, path):
@@ -133,13 +145,6 @@ def _kinds(numbers, gradients, params):
         return [array.aval for array in arrays]
     except AttributeError:  # of NumPy
         return [(array.shape, array.dtype) for array in arrays]
-
-
-def _are_none(gradients):
-    """Whether it is an object of another kind, such as None or a closure."""
-    if gradients is None or isinstance(gradients, Iterator):
-        return True
-    return jax.tree_util.all_leaves([gradients]) and not is_array(gradients)
 
 
 def _is_flat(gradients, count):

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,15 +59,23 @@ def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def pack(groups: Sequence[Mapping[str, Any]]) -> Any:
-    """Return what `to_functional` returned for each group as one array.
+class Packed(NamedTuple):
+    """The hyperparameters of all groups, as a compiled step takes them.
 
     New values, of whatever type, need no new compilation; and one array is passed at
     less cost than many. No step waits for the values of JAX's arrays.
 
-    Returns:
-      An array of shape (groups, arguments), float64 if of NumPy.
+    Attributes:
+      table: An array on the device, of shape (groups, arguments).
+      decays: For each group, whether it has a weight decay: `False` for the number 0.
     """
+
+    table: jax.Array
+    decays: tuple[bool, ...]
+
+
+def pack(groups: Sequence[Mapping[str, Any]]) -> Packed:
+    """Pack what `to_functional` returned for each group."""
     table: Any = np.zeros((len(groups), len(_ARGUMENTS)))
     unknown = []
     for i, group in enumerate(groups):
@@ -78,11 +86,15 @@ def pack(groups: Sequence[Mapping[str, Any]]) -> Any:
                 table[i, j] = group[name]
     for i, j, value in unknown:
         table = _put(table, i, j, value)
-    return table
+    decays = tuple(
+        isinstance(group["weight_decay"], jax.Array) or bool(group["weight_decay"])
+        for group in groups
+    )
+    return Packed(jnp.asarray(table), decays)
 
 
 def unpack(row: Any) -> dict[str, Any]:
-    """Return the arguments of one group from its row of what `pack` returned."""
+    """Return the arguments of one group from its row of the table."""
     arguments = dict(zip(_ARGUMENTS, row, strict=True))
     return {**arguments, "maximize": arguments["maximize"] != 0}
 

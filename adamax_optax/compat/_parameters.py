@@ -33,7 +33,7 @@ class Parameters(Protocol):
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
         """Return the group's `params` with new arrays."""
 
-    def owned(self, params: Any) -> Sequence[Any]:
+    def owned(self, params: Any) -> list[Any]:
         """Return the objects that no other group may have."""
 
 
@@ -49,15 +49,11 @@ class ArrayTree:
 
     def read(self, params: Any) -> list[Any]:
         """Return the tree's arrays."""
-        try:
-            arrays = self._treedef.flatten_up_to(params)
-        except ValueError as error:
-            raise ValueError(
-                f"The params of a group must keep their structure: {error}"
-            ) from error
-        if not _same(arrays, self._known):
-            _check_shapes(self.paths, self._shapes, arrays)
-        return arrays
+        arrays = self.owned(params)
+        if _same(arrays, self._known):
+            return arrays
+        _check_shapes(self.paths, self._shapes, arrays)
+        return list(map(strongly_typed, arrays))
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
         """Return a new tree."""
@@ -65,9 +61,14 @@ class ArrayTree:
         self._known = arrays
         return jax.tree.unflatten(self._treedef, arrays)
 
-    def owned(self, params: Any) -> Sequence[Any]:
+    def owned(self, params: Any) -> list[Any]:
         """Return the arrays themselves."""
-        return self.read(params)
+        try:
+            return self._treedef.flatten_up_to(params)
+        except ValueError as error:
+            raise ValueError(
+                f"The params of a group must keep their structure: {error}"
+            ) from error
 
 
 class Variables:
@@ -97,9 +98,10 @@ class Variables:
                 "values into them, as with nnx.update(module, state)."
             )
         arrays = [_nnx.get(variable) for variable in self._variables]
-        if not _same(arrays, self._known):
-            _check_shapes(self.paths, self._shapes, arrays)
-        return arrays
+        if _same(arrays, self._known):
+            return arrays
+        _check_shapes(self.paths, self._shapes, arrays)
+        return list(map(strongly_typed, arrays))
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
         """Set the variables, and return the same objects."""
@@ -108,7 +110,7 @@ class Variables:
             _nnx.put(variable, array)
         return params
 
-    def owned(self, params: Any) -> Sequence[Any]:
+    def owned(self, params: Any) -> list[Any]:
         """Return the variables."""
         del params
         return self._variables
@@ -166,6 +168,16 @@ def label(path: Path) -> str:
 def is_array(x: Any) -> bool:
     """Whether something is an array of JAX or NumPy, or a scalar of NumPy."""
     return isinstance(x, jax.Array | np.ndarray | np.generic)
+
+
+def strongly_typed(array: Any) -> Any:
+    """Return an array as what comes out of a compiled step.
+
+    What `jnp.full` and `jnp.asarray` make of Python numbers is weakly typed: with it
+    the second step would be compiled anew.
+    """
+    weak = getattr(array, "weak_type", False)
+    return jnp.asarray(array, array.dtype) if weak else array
 
 
 def is_inexact(array: Any) -> bool:

@@ -1,6 +1,6 @@
 """One step of any number of groups, compiled as a whole."""
 
-import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +21,9 @@ def step(
     buckets: Sequence[Bucket],
     params: Sequence[Any],
     gradients: Mapping[int, Any],
-    hyper: Any,
+    hyper: _hyperparameters.Packed,
+    *,
+    donate: bool,
 ) -> tuple[dict[int, Any], list[Bucket]]:
     """Step the parameters of some buckets.
 
@@ -29,89 +31,106 @@ def step(
       buckets: The buckets. Their moments are used up.
       params: All parameters.
       gradients: The gradients, by the number of the parameter.
-      hyper: The hyperparameters of all groups, packed.
+      hyper: The hyperparameters of all groups.
+      donate: Whether the parameters that step are used up too.
 
     Returns:
       The new parameters, by number, and the buckets after the step.
     """
-    batches = [
-        _Batch(
-            params=[[_strong(params[k]) for k in piece] for piece in bucket.pieces],
-            gradients=[
-                [_strong(gradients[k]) for k in piece] for piece in bucket.pieces
-            ],
-        )
-        for bucket in buckets
-    ]
-    counts = np.array([min(b.count, _LARGEST_COUNT) for b in buckets], np.int32)
-    norms, stepped = _compiled(
-        batches,
+    if donate:
+        params = _distinct(params, gradients)
+    order = [k for bucket in buckets for piece in bucket.pieces for k in piece]
+    norms, new = (_overwriting if donate else _keeping)(
         [bucket.norm for bucket in buckets],
-        counts,
-        hyper,
-        tuple((bucket.group, bucket.state_dtype) for bucket in buckets),
+        [params[k] for k in order],
+        [gradients[k] for k in order],
+        np.array([min(b.count, _LARGEST_COUNT) for b in buckets], np.int32),
+        hyper.table,
+        tuple(
+            _Kind(
+                b.group, b.state_dtype, hyper.decays[b.group], tuple(map(len, b.pieces))
+            )
+            for b in buckets
+        ),
     )
-    new = {
-        k: param
-        for bucket, pieces in zip(buckets, stepped, strict=True)
-        for piece, arrays in zip(bucket.pieces, pieces, strict=True)
-        for k, param in zip(piece, arrays, strict=True)
-    }
-    return new, [
+    return dict(zip(order, new, strict=True)), [
         bucket._replace(norm=norm, count=bucket.count + 1)
         for bucket, norm in zip(buckets, norms, strict=True)
     ]
 
 
-def _strong(array):
-    # What jnp.full and jnp.asarray make of Python numbers is weakly typed, what comes
-    # out of a step is not: without this the second step would be compiled anew.
-    if getattr(array, "weak_type", False):
-        return jnp.asarray(array, array.dtype)
-    return array
+def _distinct(params, gradients):
+    """Return the parameters so that each array has one use: memory is given up once."""
+    used = set(map(id, gradients.values()))
+    if len(used.union(map(id, params))) == len(gradients) + len(params):
+        return params
+    distinct = []
+    for param in params:
+        distinct.append(jnp.copy(param) if id(param) in used else param)
+        used.add(id(param))
+    return distinct
 
 
-class _Batch(NamedTuple):
-    # Lists with one list for each piece of a bucket.
-    params: list[list[Any]]
-    gradients: list[list[Any]]
+class _Kind(NamedTuple):
+    """What of a bucket is not an array: another program for each.
+
+    Attributes:
+      group: The number of its group.
+      state_dtype: How its moments are kept.
+      decays: Whether its group has a weight decay. Where it has none, the moments do
+        not depend on the parameters, which need not be read for them.
+      lengths: How many parameters each of its pieces has.
+    """
+
+    group: int
+    state_dtype: Any
+    decays: bool
+    lengths: tuple[int, ...]
 
 
-# The kinds, static: for each batch the number of its group and its state_dtype.
-@functools.partial(jax.jit, donate_argnums=1, static_argnums=4)
-def _compiled(batches, norms, counts, hyper, kinds):
+def _step_all(norms, params, gradients, counts, table, kinds):
+    rest = iter(zip(params, gradients, strict=True))
     stepped = [
-        _step_batch(batch, norm, count, _hyperparameters.unpack(hyper[group]), kind)
-        for batch, norm, count, (group, kind) in zip(
-            batches, norms, counts, kinds, strict=True
-        )
+        _step_bucket(kind, norm, count, table, [_take(rest, n) for n in kind.lengths])
+        for kind, norm, count in zip(kinds, norms, counts, strict=True)
     ]
-    # JAX lets each output overwrite the first donated array of its shape: the moments
-    # come first, or the new parameters would be written over them, and they copied.
-    return [norm for _, norm in stepped], [params for params, _ in stepped]
+    # JAX lets each output overwrite the first donated array of its shape: moments come
+    # before parameters on both sides, or one would be written over the other, and that
+    # copied to save it.
+    return [norm for norm, _ in stepped], [p for _, new in stepped for p in new]
 
 
-def _step_batch(batch, norm, count, arguments, state_dtype):
-    dtype = compute_dtype(batch.params[0][0].dtype)
-    gradients = [_joined(piece, dtype) for piece in batch.gradients]
-    params = [_joined(piece, dtype) for piece in batch.params]
-    # Optax multiplies the gradients by these two as they are; the others are cast to
-    # the moments' dtype where they meet them.
-    rates = {
-        name: jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)
-        for name in ("learning_rate", "weight_decay")
-    }
-    tx = adamax(**{**arguments, **rates}, state_dtype=state_dtype)
+_keeping = jax.jit(_step_all, donate_argnums=0, static_argnums=5)
+_overwriting = jax.jit(_step_all, donate_argnums=(0, 1), static_argnums=5)
+
+
+def _take(pairs, number):
+    """Return the parameters of the next pairs, and the gradients."""
+    return tuple(zip(*itertools.islice(pairs, number), strict=True))
+
+
+def _step_bucket(kind, norm, count, table, pieces):
+    old = [params for params, _ in pieces]
+    dtype = compute_dtype(old[0][0].dtype)
+    gradients = [_joined(piece, dtype) for _, piece in pieces]
+    params = [_joined(piece, dtype) for piece in old]
+    tx = adamax(**_arguments(kind, table, dtype), state_dtype=kind.state_dtype)
     tx = _moments.component_wise(tx, params)
     state = optax.tree_utils.tree_set(
         _moments.with_norm(tx.init([]), norm), count=count
     )
     updates, state = tx.update(gradients, state, params)
-    new = [
-        _moved(piece, update)
-        for piece, update in zip(batch.params, updates, strict=True)
-    ]
-    return new, _moments.norm_in(state)
+    moved = [_moved(*piece) for piece in zip(old, updates, strict=True)]
+    return _moments.norm_in(state), [param for piece in moved for param in piece]
+
+
+def _arguments(kind, table, dtype):
+    arguments = _hyperparameters.unpack(table[kind.group])
+    # Optax multiplies the gradients by these two as they are; the others are cast to
+    # the moments' dtype where they meet them.
+    for name in ("learning_rate", "weight_decay"):
+        arguments[name] = jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)
+    return arguments if kind.decays else {**arguments, "weight_decay": 0.0}
 
 
 def _joined(arrays, dtype):
