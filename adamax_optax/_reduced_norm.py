@@ -109,35 +109,39 @@ def reduced_infinity_norm(
         gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
-        scale, quarterings = decay_scale(state.scale, b2)  # s ← β2 s
+        scales = state.scale, *decay_scale(state.scale, b2)  # s ← β2 s
         outputs: list[Any] = []
         for i, g in enumerate(gradients):
             if g is None:
                 outputs.append(None)
                 continue
-            random = noise(codes[i][0], leaf_key(key, i))
-            codes[i] = form.step(
-                jnp.asarray(g, jnp.float32),
-                codes[i],
-                state.scale,
-                scale,
-                quarterings,
-                cast(b1),
-                cast(b2),
-                cast(eps),
-                random,
-            )
-            ratio = _ratio(form, codes[i], scale)  # m_t / u_t
-            # Some forms could be differentiated in parts: u but not m, which is wrong.
-            ratio = jax.lax.stop_gradient(ratio)
-            outputs.append(ratio.astype(jnp.result_type(g)))
+            ratio, codes[i] = step_leaf(g, codes[i], *scales, leaf_key(key, i))
+            outputs.append(ratio)
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
         state = ScaleByReducedInfinityNormState(
-            codes=tuple(map(treedef.unflatten, trees)), scale=scale, key=key
+            codes=tuple(map(treedef.unflatten, trees)), scale=scales[1], key=key
         )
         return treedef.unflatten(outputs), state
 
-    def _ratio(form, codes, scale):
+    # A hundred operations: jitted, leaves of one shape and dtype are traced once.
+    @jax.jit
+    def step_leaf(g, codes, old_scale, scale, quarterings, key):
+        codes = form.step(
+            jnp.asarray(g, jnp.float32),
+            codes,
+            old_scale,
+            scale,
+            quarterings,
+            cast(b1),
+            cast(b2),
+            cast(eps),
+            noise(codes[0], key),
+        )
+        # Some forms could be differentiated in parts: u but not m, which is wrong.
+        ratio = jax.lax.stop_gradient(quotient(codes, scale))  # m_t / u_t
+        return ratio.astype(jnp.result_type(g)), codes
+
+    def quotient(codes, scale):
         if isinstance(eps_outside, int | float) and eps_outside == 0:
             return form.ratio(codes, scale, cast(b1), cast(b2))
         m, u = form.moments(codes, scale, cast(b1), cast(b2))
