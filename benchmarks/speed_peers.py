@@ -7,6 +7,7 @@ a number of steps a line, which are taken and answered with the seconds for one.
 process after the other is measured, in turn with the subjects of JAX.
 """
 
+import gc
 import json
 import os
 import sys
@@ -111,6 +112,7 @@ def main() -> None:
     run = PEERS[sys.argv[1]](shapes)
     run(WARM_UP)
     print(time.perf_counter() - start, file=answers, flush=True)
+    gc.disable()  # as for the others
     for line in sys.stdin:
         start = time.perf_counter()
         run(int(line))

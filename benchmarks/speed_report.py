@@ -11,6 +11,7 @@ SUMMARIZED = (
     "ours",
     "ours, uint16",
     "class",
+    "class, donate",
     "torch-foreach",
     "torch-compile",
     "keras",
@@ -36,6 +37,12 @@ def markdown(results: dict[str, Any]) -> str:
             f"{workload['leaves']} leaves; a copy in place runs at {gigabytes:.1f} "
             f"GB/s.\n\n{workload_table(workload)}\n"
         )
+        if workload["missing"]:
+            names: dict[str, list[str]] = {}
+            for name, reason in workload["missing"].items():
+                names.setdefault(reason, []).append(f"`{name}`")
+            left_out = [f"- {', '.join(n)}: {reason}" for reason, n in names.items()]
+            parts.append("\n".join(["Not measured:\n", *left_out, ""]))
     parts.append(
         "**Time per parameter**, nanoseconds, one array:\n\n"
         f"{scaling_table(results['scaling'])}\n"
@@ -77,7 +84,7 @@ def workload_table(workload: dict[str, Any]) -> str:
         timing = (
             f"{found['ms']:.3g}",
             f"{found['ratio']:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.2f}–{high:.2f}",
         )
         if "bytes" not in found:
             rows.append((name, *timing, "", "", "", "", "", ""))
@@ -98,14 +105,14 @@ def workload_table(workload: dict[str, Any]) -> str:
     head = (
         "step",
         "ms",
-        f"of {REFERENCE}'s",
+        "ratio",
         "quartiles",
-        "bytes moved",
-        "temporaries",
+        "bytes",
+        "scratch",
         "state",
-        "of the copy's rate",
+        "rate",
         "kernels",
-        "compiled in s",
+        "compile",
     )
     return table(head, rows)
 
@@ -126,16 +133,16 @@ def scaling_table(points: list[dict[str, Any]]) -> str:
 
 
 def save_picture(path: Path, results: dict[str, Any]) -> None:
-    """Draw the ratios on the left and the scaling on the right."""
+    """Draw the ratios above and the scaling below."""
     # Here, because a machine that only measures may not have it.
     from matplotlib.figure import Figure
 
     # Figure, and not pyplot: no display is needed and no global state is left.
-    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    draw_ratios(left, results["workloads"])
-    draw_scaling(right, results["scaling"])
-    for ax in (left, right):
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=(2, 1))
+    draw_ratios(above, results["workloads"])
+    draw_scaling(below, results["scaling"])
+    for ax in (above, below):
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=10)

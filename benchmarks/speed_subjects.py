@@ -36,7 +36,7 @@ class Subject(abc.ABC):
     """Something that takes steps.
 
     Attributes:
-      compile_seconds: The time until the first step was done.
+      compile_seconds: The time to compile it, or until it had taken its first steps.
       state_bytes: The bytes of its state.
       program: What its compiled step looks like; `None` where that cannot be asked.
     """
@@ -48,6 +48,12 @@ class Subject(abc.ABC):
     @abc.abstractmethod
     def run(self, steps: int) -> float:
         """Take some steps and return the seconds for one."""
+
+    def _compile(self, jitted: Any, *args: Any) -> None:
+        start = time.perf_counter()
+        compiled = jitted.lower(*args).compile()
+        self.compile_seconds = time.perf_counter() - start
+        self.program = describe(compiled)
 
 
 class Functional(Subject):
@@ -61,14 +67,10 @@ class Functional(Subject):
         params, self._gradients = _trees(workload)
         state = tx.init(params)
         self.state_bytes = _bytes(state)
-        start = time.perf_counter()
-        jitted = jax.jit(step, donate_argnums=(0, 1))
-        compiled = jitted.lower(params, state, self._gradients).compile()
-        self.compile_seconds = time.perf_counter() - start
-        self.program = describe(compiled)
         # The jitted function, not the compiled: it has the faster way to the device.
-        self._step = jitted
-        self._carry = jitted(params, state, self._gradients)
+        self._step = jax.jit(step, donate_argnums=(0, 1))
+        self._compile(self._step, params, state, self._gradients)
+        self._carry = self._step(params, state, self._gradients)
 
     def run(self, steps: int) -> float:
         """Take some steps and return the seconds for one."""
@@ -92,28 +94,18 @@ class Class(Subject):
         group = {"params": params, "state_dtype": state_dtype}
         self._optimizer = ao.Adamax([group], lr=RATE, donate=donate)
         del params, group
-        arguments: list[Any] = []
         name = "_overwriting" if donate else "_keeping"
-        compiled_step = getattr(_step, name)
-
-        def spy(*args: Any) -> Any:
-            arguments[:] = args
-            return compiled_step(*args)
-
-        setattr(_step, name, spy)
+        self._jitted = getattr(_step, name)
+        setattr(_step, name, self._spy)
         try:
-            start = time.perf_counter()
-            jax.block_until_ready(self._optimizer([self._gradients]))
-            self.compile_seconds = time.perf_counter() - start
+            self._optimizer([self._gradients])
         finally:
-            setattr(_step, name, compiled_step)
-        norms, params, *rest = arguments
-        # Of what was overwritten only the shapes are left.
-        norms, params = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (norms, params)
-        )
-        self.program = describe(compiled_step.lower(norms, params, *rest).compile())
+            setattr(_step, name, self._jitted)
+
+    def _spy(self, norms: Any, params: Any, *rest: Any) -> Any:
+        self._compile(self._jitted, norms, params, *rest)
         self.state_bytes = _bytes(norms)
+        return self._jitted(norms, params, *rest)
 
     def run(self, steps: int) -> float:
         """Take some steps and return the seconds for one."""
@@ -122,6 +114,39 @@ class Class(Subject):
             params = self._optimizer([self._gradients])
         jax.block_until_ready(params)
         return (time.perf_counter() - start) / steps
+
+
+class BareClass(Class):
+    """The class's compiled step without the class, to see what the class itself costs.
+
+    Its arguments are arranged already, which is part of that cost. With a `pause`, in
+    seconds, before each call, to see what it costs that calls do not follow at once.
+    """
+
+    def __init__(self, workload: Workload, pause: float = 0.0) -> None:
+        self._pause = pause
+        super().__init__(workload)
+
+    def _spy(self, norms: Any, params: Any, *rest: Any) -> Any:
+        self._rest = rest
+        self._carry = super()._spy(norms, params, *rest)
+        # The optimizer, which is not used again, gets copies.
+        return jax.tree.map(jnp.copy, self._carry)
+
+    def run(self, steps: int) -> float:
+        """Take some steps and return the seconds for one."""
+        norms, params = self._carry
+        start = time.perf_counter()
+        for _ in range(steps):
+            if self._pause:
+                end = time.perf_counter() + self._pause
+                while time.perf_counter() < end:
+                    pass
+            norms, params = self._jitted(norms, params, *self._rest)
+        jax.block_until_ready((norms, params))
+        seconds = time.perf_counter() - start
+        self._carry = norms, params
+        return seconds / steps
 
 
 class Copy(Subject):
@@ -161,6 +186,7 @@ SUBJECTS: Mapping[str, Callable[[Workload], Subject]] = {
     REFERENCE: _functional(optax.adamax),
     "optax.adamaxw": _functional(optax.adamaxw, weight_decay=DECAY),
     "optax.adam": _functional(optax.adam),
+    "optax.sgd": _functional(optax.sgd),  # what no step can do without
     "ours": _functional(ao.adamax),
     "ours, decay": _functional(ao.adamax, weight_decay=DECAY),
     **{
@@ -177,6 +203,11 @@ SUBJECTS: Mapping[str, Callable[[Workload], Subject]] = {
         for state_dtype in (None, jnp.uint16)
         for donate in (False, True)
     },
+}
+# What a step takes besides its arithmetic, where there is little of that.
+OVERHEADS: Mapping[str, Callable[[Workload], Subject]] = {
+    "class, bare": BareClass,
+    "class, bare, 10 µs apart": functools.partial(BareClass, pause=10e-6),
 }
 
 
