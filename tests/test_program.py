@@ -138,3 +138,20 @@ def test_the_class_that_may_donate_overwrites_parameters_too(monkeypatch, state_
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes == held
     assert memory.temp_size_in_bytes < SIZE / 8
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_step_of_the_class_does_not_wait_for_the_device(donate):
+    @jax.jit
+    def slow(x):
+        return jax.lax.fori_loop(0, 2000, lambda _, x: jnp.cos(x @ x), x)
+
+    optimizer = ao.Adamax({"w": jnp.ones((256, 256)), "b": jnp.ones(3)}, donate=donate)
+    gradients = {"w": slow(jnp.ones((256, 256))), "b": jnp.ones(3)}
+    optimizer(gradients)  # compiles
+    optimizer.param_groups[0]["lr"] = jnp.asarray(0.1)  # nor for an array among these
+    jax.block_until_ready(optimizer(gradients))
+    gradients["w"] = slow(jnp.ones((256, 256)))
+    params = optimizer(gradients)
+    assert not gradients["w"].is_ready() and not params["w"].is_ready()
+    jax.block_until_ready(params)
