@@ -62,9 +62,9 @@ def from_torch(
         see `kernels_to_flax`.
 
     Returns:
-      The state, as if it had taken PyTorch's steps: moments, step counts and the counts
-      of schedules. All else is as it was. The arrays are new and stand where those of
-      `opt_state` do.
+      The state, as if it had taken PyTorch's steps. Moments, step counts and the counts
+      of schedules are theirs, all else is as it was. The arrays are new and stand where
+      those of `opt_state` do.
 
     Raises:
       ValueError: With everything that is missing, left over or does not fit, in one
