@@ -10,6 +10,8 @@ VENV ?= .venv
 # PyTorch ("parity") is compared live; EXTRAS=test leaves it and its tests out.
 EXTRAS ?= test,parity
 DEMO_ARGS ?=
+# DOCS_ARGS='-D nb_execution_mode=off' leaves the notebooks unexecuted.
+DOCS_ARGS ?=
 # BENCH_ARGS='--mindspore PYTHON' names a Python that has MindSpore.
 BENCH_ARGS ?=
 
@@ -25,7 +27,7 @@ test: $(VENV)/.installed-$(EXTRAS)
 	$(bin)/python -m pytest -n auto --cov
 
 docs: $(VENV)/.installed-docs,parity
-	$(bin)/sphinx-build --fail-on-warning --keep-going docs out/docs
+	$(bin)/sphinx-build --fail-on-warning --keep-going $(DOCS_ARGS) docs out/docs
 
 bench: $(VENV)/.installed-examples,parity
 	$(bin)/python benchmarks/low_precision.py --page docs/low_precision.md
