@@ -36,6 +36,12 @@ class HalfCodes:
         )
         self.initial = (0.0, self.low)  # m = 0 and the least v
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HalfCodes) and other.dtype == self.dtype
+
+    def __hash__(self) -> int:
+        return hash(self.dtype)
+
     def step(self, g, codes, old_scale, scale, quarterings, b1, b2, eps, random):
         """Return the codes after one gradient; `scale` is s, decayed already."""
         mean, norm = codes

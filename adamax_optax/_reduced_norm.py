@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._dtypes import scalar
 from adamax_optax._half_codes import HalfCodes
 from adamax_optax._lazy_scale import decay_scale
 from adamax_optax._noise import leaf_key, next_key, noise
@@ -35,7 +34,10 @@ class ScaleByReducedInfinityNormState(NamedTuple):
 
 
 class Codes(Protocol):
-    """A way to write m and u in fewer bits; see `HalfCodes` and `WordCodes`."""
+    """A way to write m and u in fewer bits; see `HalfCodes` and `WordCodes`.
+
+    Those that do the same are equal and have one hash.
+    """
 
     @property
     def dtype(self) -> Any: ...
@@ -88,7 +90,10 @@ def reduced_infinity_norm(
     The arithmetic between decoding and encoding is float32. To derivatives the updates
     are constants.
     """
-    cast = functools.partial(scalar, dtype=jnp.float32)
+    hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_outside": eps_outside}
+    constants = tuple(
+        (name, value) for name, value in hyper.items() if isinstance(value, int | float)
+    )
 
     def init_fn(params):
         jax.tree_util.tree_map_with_path(_check_real, params)
@@ -110,12 +115,19 @@ def reduced_infinity_norm(
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
         scales = state.scale, *decay_scale(state.scale, b2)  # s ← β2 s
+        traced = {
+            name: jnp.asarray(value, jnp.float32)
+            for name, value in hyper.items()
+            if not isinstance(value, int | float)
+        }
         outputs: list[Any] = []
         for i, g in enumerate(gradients):
             if g is None:
                 outputs.append(None)
                 continue
-            ratio, codes[i] = step_leaf(g, codes[i], *scales, leaf_key(key, i))
+            ratio, codes[i] = _step_leaf(
+                g, codes[i], scales, leaf_key(key, i), traced, form, constants
+            )
             outputs.append(ratio)
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
         state = ScaleByReducedInfinityNormState(
@@ -123,31 +135,29 @@ def reduced_infinity_norm(
         )
         return treedef.unflatten(outputs), state
 
-    # A hundred operations: jitted, leaves of one shape and dtype are traced once.
-    @jax.jit
-    def step_leaf(g, codes, old_scale, scale, quarterings, key):
-        codes = form.step(
-            jnp.asarray(g, jnp.float32),
-            codes,
-            old_scale,
-            scale,
-            quarterings,
-            cast(b1),
-            cast(b2),
-            cast(eps),
-            noise(codes[0], key),
-        )
-        # Some forms could be differentiated in parts: u but not m, which is wrong.
-        ratio = jax.lax.stop_gradient(quotient(codes, scale))  # m_t / u_t
-        return ratio.astype(jnp.result_type(g)), codes
-
-    def quotient(codes, scale):
-        if isinstance(eps_outside, int | float) and eps_outside == 0:
-            return form.ratio(codes, scale, cast(b1), cast(b2))
-        m, u = form.moments(codes, scale, cast(b1), cast(b2))
-        return m / (u + cast(eps_outside))
-
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+# A hundred operations: jitted, leaves of one shape and dtype are traced once.
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _step_leaf(g, codes, scales, key, traced, form, constants):
+    """Return m_t / u_t and the new codes of one leaf.
+
+    Hyperparameters are in `constants`, where they keep their 64 bits, or in `traced`.
+    """
+    hyper = {**dict(constants), **traced}
+    b1, b2, eps_outside = hyper["b1"], hyper["b2"], hyper["eps_outside"]
+    random = noise(codes[0], key)
+    wide = jnp.asarray(g, jnp.float32)
+    codes = form.step(wide, codes, *scales, b1, b2, hyper["eps"], random)
+    _, scale, _ = scales
+    if "eps_outside" not in traced and eps_outside == 0:
+        ratio = form.ratio(codes, scale, b1, b2)
+    else:
+        m, u = form.moments(codes, scale, b1, b2)
+        ratio = m / (u + eps_outside)
+    # Some forms could be differentiated in parts: u but not m, which is wrong.
+    return jax.lax.stop_gradient(ratio).astype(jnp.result_type(g)), codes
 
 
 def _check_real(path, param):

@@ -52,6 +52,12 @@ class WordCodes:
                 "code. Take state_dtype=jnp.bfloat16 for these."
             )
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WordCodes)
+
+    def __hash__(self) -> int:
+        return hash(self.dtype)
+
     def step(self, g, codes, old_scale, scale, quarterings, b1, b2, eps, random):
         """Return the code after one gradient; `scale` is s, decayed already."""
         (word,) = codes

@@ -242,6 +242,18 @@ FAULTS = {
         "g = g",
         "test_reduced_norm.py",
     ),
+    "forms-alike-are-not-equal": Fault(
+        "_half_codes.py",
+        "return isinstance(other, HalfCodes) and other.dtype == self.dtype",
+        "return self is other",
+        "test_reduced_norm.py",
+    ),
+    "forms-of-two-dtypes-are-equal": Fault(
+        "_half_codes.py",
+        "return isinstance(other, HalfCodes) and other.dtype == self.dtype",
+        "return isinstance(other, HalfCodes)",
+        "test_reduced_norm.py",
+    ),
     "not-a-number-heals": Fault(
         "_word_codes.py",
         "jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)",
@@ -292,8 +304,8 @@ FAULTS = {
     ),
     "reduced-state-differentiated-in-parts": Fault(
         "_reduced_norm.py",
-        "ratio = jax.lax.stop_gradient(ratio)",
-        "ratio = ratio",
+        "return jax.lax.stop_gradient(ratio).astype",
+        "return ratio.astype",
         "test_wrappers.py",
     ),
     "schedule-taken-for-a-dtype": Fault(
@@ -393,8 +405,8 @@ FAULTS = {
     ),
     "an-array-given-up-twice": Fault(
         "compat/_step.py",
-        "distinct.append(jnp.copy(param) if id(param) in used else param)",
-        "distinct.append(param)",
+        "distinct[k] = jnp.copy(params[k])",
+        "pass",
         "test_compat_donate.py",
     ),
     "decay-in-arrays-left-out": Fault(

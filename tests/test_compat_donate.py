@@ -80,6 +80,13 @@ def test_one_array_in_several_places():
     same(optimizer([jnp.ones(3)] * 2), plain([jnp.ones(3)] * 2))
 
 
+def test_an_array_that_is_also_a_parameter_without_gradient_stays():
+    shared = jnp.ones(3)
+    optimizer = ao.Adamax([shared, shared], lr=0.5, donate=True)
+    first, second = optimizer([jnp.ones(3), None])
+    assert first.tolist() == [0.5] * 3 and second.tolist() == [1] * 3
+
+
 def test_a_module_is_updated_in_place():
     net, plain = (nnx.Linear(3, 2, rngs=nnx.Rngs(0)) for _ in range(2))
     kernel = net.kernel[...]

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import adamax_optax as ao
-from adamax_optax._reduced_norm import codes_for
+from adamax_optax._reduced_norm import _step_leaf, codes_for
 from adamax_optax._word_codes import ratio_bound
 
 STATE_DTYPES = ["bfloat16", "float16", "uint16"]
@@ -289,3 +289,19 @@ def test_compiled_step_uses_no_temporaries(state_dtype):
     cost = cost[0] if isinstance(cost, list) else cost
     limit = {"bfloat16": 28, "float16": 28, "uint16": 18}[state_dtype]
     assert cost["bytes accessed"] / size < limit + 0.1
+
+
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_leaves_alike_are_traced_once_whoever_asks(state_dtype):
+    def step():
+        tx = ao.adamax(0.1, b1=0.875, state_dtype=state_dtype)
+        params = {"a": jnp.ones(7), "b": jnp.zeros(7)}
+        tx.update(params, tx.init(params), params)
+
+    step()
+    traced = _step_leaf._cache_size()
+    step()
+    assert _step_leaf._cache_size() == traced
+    assert codes_for(state_dtype, 0.9, 0.999) == codes_for(state_dtype, 0.8, 0.9)
+    others = {codes_for(d, 0.9, 0.999) for d in STATE_DTYPES}
+    assert len(others) == len(STATE_DTYPES)

@@ -60,14 +60,16 @@ def step(
 
 
 def _distinct(params, gradients):
-    """Return the parameters so that each array has one use: memory is given up once."""
+    """Return the parameters with copies of what is used elsewhere too."""
     used = set(map(id, gradients.values()))
     if len(used.union(map(id, params))) == len(gradients) + len(params):
         return params
-    distinct = []
-    for param in params:
-        distinct.append(jnp.copy(param) if id(param) in used else param)
-        used.add(id(param))
+    used.update(id(param) for k, param in enumerate(params) if k not in gradients)
+    distinct = list(params)
+    for k in gradients:
+        if id(params[k]) in used:
+            distinct[k] = jnp.copy(params[k])
+        used.add(id(params[k]))
     return distinct
 
 
