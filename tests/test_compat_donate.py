@@ -84,7 +84,8 @@ def test_an_array_that_is_also_a_parameter_without_gradient_stays():
     shared = jnp.ones(3)
     optimizer = ao.Adamax([shared, shared], lr=0.5, donate=True)
     first, second = optimizer([jnp.ones(3), None])
-    assert first.tolist() == [0.5] * 3 and second.tolist() == [1] * 3
+    np.testing.assert_allclose(first, 0.5, rtol=1e-6)
+    assert second.tolist() == [1, 1, 1]
 
 
 def test_a_module_is_updated_in_place():
@@ -118,7 +119,7 @@ def test_arrays_of_numpy_stay():
     optimizer(np.ones(3, np.float32))
     optimizer(np.ones(3, np.float32))
     assert param.tolist() == [1, 1, 1]
-    assert optimizer.parameters.tolist() == [0, 0, 0]
+    np.testing.assert_allclose(optimizer.parameters, 0, atol=1e-6)
 
 
 def test_a_wrong_value_is_named():

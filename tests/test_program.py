@@ -135,11 +135,21 @@ def test_the_class_that_may_donate_overwrites_parameters_too(monkeypatch, state_
         monkeypatch, params, donate=True, state_dtype=state_dtype
     )
     held = sum(x.nbytes for x in jax.tree.leaves(args[:2]))
-    memory = compiled.memory_analysis()
-    assert memory.alias_size_in_bytes == held
-    assert memory.temp_size_in_bytes < SIZE / 8
+    assert compiled.memory_analysis().alias_size_in_bytes == held
 
 
+@recent
+@pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.float16, jnp.uint16])
+def test_the_class_that_may_donate_needs_no_scratch_memory(monkeypatch, state_dtype):
+    compiled, _ = compiled_class(
+        monkeypatch, [jnp.zeros(SIZE)], donate=True, state_dtype=state_dtype
+    )
+    assert compiled.memory_analysis().temp_size_in_bytes < 1024
+
+
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 10), reason="on CPU jax 0.6 waits, for Optax's step too"
+)
 @pytest.mark.parametrize("donate", [False, True])
 def test_a_step_of_the_class_does_not_wait_for_the_device(donate):
     @jax.jit

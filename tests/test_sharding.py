@@ -133,8 +133,10 @@ def test_no_communication_and_the_same_numbers(layout, mode, form):
     chex.assert_trees_all_equal((params, state), on_one_device(form))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_class_with_a_group_of_each_form(mode):
+@pytest.mark.parametrize(
+    ("mode", "donate"), [(AxisType.Auto, False), (AxisType.Explicit, True)]
+)
+def test_class_with_a_group_of_each_form(mode, donate):
     names = ["bias", "up"]  # few, since the class compiles a program for each
     places = shardings("tensor parallel", mode)
 
@@ -148,7 +150,7 @@ def test_class_with_a_group_of_each_form(mode):
             {"params": {n: jnp.copy(params[n]) for n in names}, "state_dtype": form}
             for form in FORMS
         ]
-        optimizer = ao.Adamax(groups, lr=0.05)
+        optimizer = ao.Adamax(groups, lr=0.05, donate=donate)
         for g in gradients:
             before = len(compiled)
             optimizer([{name: g[name] for name in names}] * len(FORMS))
