@@ -121,14 +121,14 @@ FAULTS = {
     ),
     "state-in-the-parameters-dtype": Fault(
         "_infinity_norm.py",
-        "return jnp.zeros_like(p, dtype=compute_dtype(jnp.result_type(p)))",
-        "return jnp.zeros_like(p)",
+        "return filled_like(p, 0, compute_dtype(jnp.result_type(p)))",
+        "return filled_like(p, 0, jnp.result_type(p))",
         "test_infinity_norm.py test_paper.py",
     ),
     "complex-norm-kept-complex": Fault(
         "_infinity_norm.py",
-        "jnp.zeros_like(m, dtype=real_dtype(m.dtype))",
-        "jnp.zeros_like(m)",
+        "filled_like(m, 0, real_dtype(m.dtype))",
+        "filled_like(m, 0, m.dtype)",
         "test_infinity_norm.py",
     ),
     "update-in-the-states-dtype": Fault(
