@@ -1,7 +1,8 @@
 """What the README's table says of Optax, PyTorch and Keras is so.
 
 MindSpore's column is that of the runs recorded by `tests/mindspore/record.py`; what it
-does in float16 was looked at in MindSpore 2.10 by hand (it has no bfloat16 on CPU).
+does in float16 (it has no bfloat16 on CPU) and under `ops.vmap` (it makes no optimizer
+there) was looked at in MindSpore 2.10 by hand.
 """
 
 import inspect
@@ -134,6 +135,49 @@ def test_pytorch_keeps_8_bytes_and_maximizes(torch):
     assert torch.allclose(param, torch.full((10,), 1.1))
     moments = [optimizer.state[param][name] for name in ("exp_avg", "exp_inf")]
     assert sum(m.numel() * m.element_size() for m in moments) == 80
+
+
+RATES = [0.1, 0.25]
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("make", [optax.adamax, ao.adamax])
+def test_learning_rates_are_swept_by_vmap_in_optax_and_here(make):
+    def step(rate):
+        tx = make(rate)
+        return tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0]
+
+    updates = jax.vmap(step)(jnp.array(RATES))
+    np.testing.assert_allclose(updates, [[-rate] * 2 for rate in RATES], rtol=1e-6)
+
+
+def test_learning_rates_are_swept_by_vmap_in_keras(keras):
+    variables = [keras.Variable(np.ones(2, np.float32))]
+    optimizer = keras.optimizers.Adamax(0.5)
+    optimizer.build(variables)
+    (place,) = (
+        i for i, v in enumerate(optimizer.variables) if v.path.endswith("learning_rate")
+    )
+
+    def step(rate):
+        own = [v.value for v in optimizer.variables]
+        own[place] = rate
+        [new], _ = optimizer.stateless_apply(own, [jnp.ones(2)], [jnp.ones(2)])
+        return new
+
+    new = jax.vmap(step)(jnp.array(RATES))
+    np.testing.assert_allclose(new, [[1 - rate] * 2 for rate in RATES], rtol=1e-5)
+
+
+def test_pytorch_refuses_a_vmap_over_learning_rates(torch):
+    def step(rate):
+        param = torch.nn.Parameter(torch.ones(2))
+        param.grad = torch.ones(2)
+        torch.optim.Adamax([param], lr=rate).step()
+        return param
+
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.vmap(step)(torch.tensor(RATES))
 
 
 def test_mindspore_was_recorded_with_what_the_table_says():
