@@ -91,9 +91,8 @@ def reduced_infinity_norm(
     are constants.
     """
     hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_outside": eps_outside}
-    constants = tuple(
-        (name, value) for name, value in hyper.items() if isinstance(value, int | float)
-    )
+    traced = {k: v for k, v in hyper.items() if not isinstance(v, int | float)}
+    constants = tuple((k, v) for k, v in hyper.items() if k not in traced)
 
     def init_fn(params):
         jax.tree_util.tree_map_with_path(_check_real, params)
@@ -114,12 +113,8 @@ def reduced_infinity_norm(
         gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
-        scales = state.scale, *decay_scale(state.scale, b2)  # s ← β2 s
-        traced = {
-            name: jnp.asarray(value, jnp.float32)
-            for name, value in hyper.items()
-            if not isinstance(value, int | float)
-        }
+        scale, quarterings = decay_scale(state.scale, b2)  # s ← β2 s
+        scales = state.scale, scale, quarterings
         outputs: list[Any] = []
         for i, g in enumerate(gradients):
             if g is None:
@@ -131,7 +126,7 @@ def reduced_infinity_norm(
             outputs.append(ratio)
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
         state = ScaleByReducedInfinityNormState(
-            codes=tuple(map(treedef.unflatten, trees)), scale=scales[1], key=key
+            codes=tuple(map(treedef.unflatten, trees)), scale=scale, key=key
         )
         return treedef.unflatten(outputs), state
 
@@ -145,7 +140,8 @@ def _step_leaf(g, codes, scales, key, traced, form, constants):
 
     Hyperparameters are in `constants`, where they keep their 64 bits, or in `traced`.
     """
-    hyper = {**dict(constants), **traced}
+    cast = {name: jnp.asarray(value, jnp.float32) for name, value in traced.items()}
+    hyper = {**dict(constants), **cast}
     b1, b2, eps_outside = hyper["b1"], hyper["b2"], hyper["eps_outside"]
     random = noise(codes[0], key)
     wide = jnp.asarray(g, jnp.float32)
