@@ -1,8 +1,7 @@
-"""What the README's table says of Optax, PyTorch and Keras is so.
+"""What the README's table says of Optax, PyTorch, Keras and MindSpore is so.
 
-MindSpore's column is that of the runs recorded by `tests/mindspore/record.py`; what it
-does in float16 (it has no bfloat16 on CPU) and under `ops.vmap` (it makes no optimizer
-there) was looked at in MindSpore 2.10 by hand.
+MindSpore's column is that of the runs recorded by `record.py` and `record_limits.py` in
+`tests/mindspore`.
 """
 
 import inspect
@@ -18,7 +17,7 @@ import pytest
 
 import adamax_optax as ao
 
-CASES = Path(__file__).parent / "data" / "mindspore" / "cases.json"
+MINDSPORE = Path(__file__).parent / "data" / "mindspore"
 ZERO_GRADIENTS = 1000
 
 
@@ -181,8 +180,19 @@ def test_pytorch_refuses_a_vmap_over_learning_rates(torch):
 
 
 def test_mindspore_was_recorded_with_what_the_table_says():
-    cases = json.loads(CASES.read_text())["cases"]
+    cases = json.loads((MINDSPORE / "cases.json").read_text())["cases"]
     groups = [group for case in cases.values() for group in case["groups"]]
     assert any(group.get("maximize") for group in groups)
     assert any(group.get("weight_decay") for group in groups)
     assert any(len(case["groups"]) > 1 for case in cases.values())
+
+
+def test_mindspore_was_recorded_with_the_limits_in_the_table():
+    limits = json.loads((MINDSPORE / "limits.json").read_text())
+    assert limits["float16, zero gradient"] == ["nan", "nan"]
+    assert limits["bfloat16, gradient of 1"] == "TypeError"  # on CPU
+    assert limits["vmap, optimizer made inside"] == "ValueError"
+    assert limits["vmap, optimizer made outside"] == "ValueError"
+    # A learning rate of 1e-3 is live for a float only.
+    assert limits["lr set to the float 0.5"] == ["0.5", "0.5"]
+    assert limits["lr set to the int 1"] == ["0.999", "0.999"]
