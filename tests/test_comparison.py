@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import adamax_optax as ao
 
@@ -177,6 +179,49 @@ def test_pytorch_refuses_a_vmap_over_learning_rates(torch):
 
     with pytest.raises(RuntimeError, match="vmap"):
         torch.func.vmap(step)(torch.tensor(RATES))
+
+
+@pytest.mark.parametrize("make", [optax.adamax, ao.adamax])
+def test_state_lies_where_its_parameter_does_in_optax_and_here(make):
+    mesh = jax.make_mesh((8,), ("model",))
+    place = NamedSharding(mesh, P("model"))
+    state = make(0.1).init(jax.device_put(jnp.ones((8, 2)), place))
+    for name in ("mu", "nu"):
+        moment = optax.tree_utils.tree_get(state, name)
+        assert moment.sharding.is_equivalent_to(place, 2)
+
+
+def test_state_lies_where_its_parameter_does_in_pytorch(torch, tmp_path):
+    dist = pytest.importorskip("torch.distributed")
+    tensors = pytest.importorskip("torch.distributed.tensor")
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+        place = [tensors.Shard(0)]
+        ones = tensors.distribute_tensor(torch.ones(8, 2), mesh, place)
+        param = torch.nn.Parameter(ones)
+        param.grad = ones
+        optimizer = torch.optim.Adamax([param])
+        optimizer.step()
+        for name in ("exp_avg", "exp_inf"):
+            assert list(optimizer.state[param][name].placements) == place
+    finally:
+        dist.destroy_process_group()
+
+
+def test_state_lies_where_its_parameter_does_in_keras(keras):
+    there = keras.distribution
+    mesh = there.DeviceMesh((8,), ["model"], there.list_devices())
+    layout = there.LayoutMap(mesh)
+    layout["sharded"] = there.TensorLayout(["model", None])
+    with there.ModelParallel(layout_map=layout, batch_dim_name="model").scope():
+        variable = keras.Variable(np.ones((8, 2), np.float32), name="sharded")
+        optimizer = keras.optimizers.Adamax(0.1)
+        optimizer.build([variable])
+    assert not variable.value.sharding.is_fully_replicated
+    for moment in optimizer.variables[2:]:
+        assert moment.value.sharding.is_equivalent_to(variable.value.sharding, 2)
 
 
 def test_mindspore_was_recorded_with_what_the_table_says():
