@@ -53,6 +53,7 @@ SLOW_TO_COMPILE = {
 }
 Makers = Mapping[str, Callable[[Workload], Subject]]
 # Bytes per parameter: parameters, gradients, and the state.
+PARTS = (*WORKLOADS, "scaling")
 SCALED = {REFERENCE: 16, "ours": 16, "ours, uint16": 10}
 
 
@@ -262,18 +263,20 @@ def free_memory() -> float:
     stats = jax.devices()[0].memory_stats()
     if stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # What files occupy counts as free: the system gives it up when it is needed.
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if "MemAvailable" in line)
+    return 1024 * float(kilobytes)
 
 
 def measure(size: Size, quick: bool, pythons: Mapping[str, str]) -> dict[str, Any]:
-    """Measure everything."""
+    """Measure everything that a size has."""
     workloads = {}
     for name, make in size.workloads.items():
         workload = make()
         report(f"{workload.title}, {workload.size:,} parameters")
         workloads[name] = measure_workload(workload, size, pythons)
         gc.collect()
-    report("scaling")
     device = jax.devices()[0]
     return {
         "about": {
@@ -317,11 +320,42 @@ def versions(pythons: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def part_of(size: Size, parts: Sequence[str]) -> Size:
+    """Return a size with only some parts."""
+    chosen = {k: make for k, make in size.workloads.items() if k in parts}
+    return size._replace(
+        workloads=chosen, sizes=size.sizes if "scaling" in parts else ()
+    )
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return old figures with those that were measured anew.
+
+    Raises:
+      ValueError: If they are of another machine, day or version.
+    """
+    if old["about"] != new["about"]:
+        raise ValueError(
+            f"--parts needs figures of the same kind, got {old['about']} and "
+            f"{new['about']}: measure all."
+        )
+    return {
+        "about": old["about"],
+        "workloads": {**old["workloads"], **new["workloads"]},
+        "scaling": new["scaling"] or old["scaling"],
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write and draw."""
     parser = options(__doc__)
     add = parser.add_argument
-    add("--workloads", nargs="+", choices=WORKLOADS, help="measure only these")
+    add(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        help="measure these, keep the other figures",
+    )
     add("--no-peers", action="store_true", help="leave PyTorch and the others out")
     add("--mindspore", metavar="PYTHON", help="the Python that has MindSpore")
     args = parser.parse_args(argv)
@@ -331,10 +365,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.redraw:
         pythons = {} if args.no_peers else peers_here(args.mindspore)
         size = QUICK if args.quick else FULL
-        if args.workloads:
-            chosen = {name: WORKLOADS[name] for name in args.workloads}
-            size = size._replace(workloads=chosen)
+        if args.parts:
+            size = part_of(size, args.parts)
         results = rounded(measure(size, args.quick, pythons))
+        if args.parts:
+            results = merged(json.loads(numbers.read_text()), results)
         numbers.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(numbers.read_text())
     if importlib.util.find_spec("matplotlib"):

@@ -262,6 +262,26 @@ def test_speed_is_measured_and_reported(speed, speed_report, tmp_path, capsys):
     assert "| ours, uint16 " in capsys.readouterr().out
 
 
+def test_parts_replace_their_figures_only(speed):
+    old = {
+        "about": {"date": "2026-01-01"},
+        "workloads": {"array": 1, "lenet5": 2},
+        "scaling": [3],
+    }
+    only_array = speed.part_of(speed.FULL, ["array"])
+    assert (list(only_array.workloads), only_array.sizes) == (["array"], ())
+    only_scaling = speed.part_of(speed.FULL, ["scaling"])
+    assert (only_scaling.workloads, only_scaling.sizes) == ({}, speed.FULL.sizes)
+
+    new = {**old, "workloads": {"array": 4}, "scaling": []}
+    merged = speed.merged(old, new)
+    assert merged["workloads"] == {"array": 4, "lenet5": 2}
+    assert merged["scaling"] == [3]
+    assert speed.merged(old, {**new, "scaling": [5]})["scaling"] == [5]
+    with pytest.raises(ValueError, match="measure all"):
+        speed.merged(old, {**new, "about": {"date": "2026-01-02"}})
+
+
 def test_another_process_is_asked_and_its_errors_are_told(speed):
     workloads = importlib.import_module("speed_workloads")
     workload = workloads.Workload("two", {"a": (3, 4), "b": (5,)})
