@@ -198,6 +198,18 @@ def test_halving_and_doubling_are_inverse(tasks):
     np.testing.assert_array_equal(tasks.doubled(small.reshape(2, 2, 3, 12)), x)
 
 
+def test_readme_says_of_low_precision_what_was_measured(report):
+    results = json.loads((BENCHMARKS / "results" / "low_precision.json").read_text())
+    cells = results["training"]
+    tasks = {cell["task"] for cell in cells}
+    assert (len(tasks), len(cells), results["about"]["seeds"]) == (4, 4 * 3, 5)
+    for cell in cells:
+        for form in ("bfloat16", "float16", "uint16"):
+            assert not report.beyond_spread(cell, form)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert "four networks, three learning rates, five seeds; the loss of" in text
+
+
 @pytest.mark.parametrize(
     ("losses", "beyond"),
     [

@@ -241,3 +241,9 @@ def test_mindspore_was_recorded_with_the_limits_in_the_table():
     # A learning rate of 1e-3 is live for a float only.
     assert limits["lr set to the float 0.5"] == ["0.5", "0.5"]
     assert limits["lr set to the int 1"] == ["0.999", "0.999"]
+
+
+def test_there_are_as_many_schedulers_as_the_table_says():
+    classes = [name for name in ao.lr_scheduler.__all__ if name != "LRScheduler"]
+    said = f"{len(classes)} classes, {len(ao.schedules.__all__)} functions"
+    assert f"| {said} |" in (Path(__file__).parents[1] / "README.md").read_text()
