@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import check_decay_rate
+from adamax_optax._checks import check_decay_rate, check_inexact
 from adamax_optax._dtypes import compute_dtype
-from adamax_optax._placement import scalar_beside
-from adamax_optax._tree_checks import check_inexact
+from adamax_optax._sharding import replicated_beside
 
 
 class ScaleByBiasCorrectionState(NamedTuple):
@@ -63,7 +62,7 @@ def scale_by_bias_correction(
     check_decay_rate("b1", b1)
 
     def init_fn(params):
-        return ScaleByBiasCorrectionState(count=scalar_beside(params, 0, jnp.int32))
+        return ScaleByBiasCorrectionState(count=replicated_beside(params, 0, jnp.int32))
 
     def update_fn(updates, state, params=None):
         del params

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from adamax_optax import _nnx
-from adamax_optax._alias import adamax
+from adamax_optax._adamax import adamax
 from adamax_optax._checks import check_learning_rate, check_range
 
 

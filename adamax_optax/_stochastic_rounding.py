@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from adamax_optax._checks import check_fit, check_inexact, pairs
 from adamax_optax._dtypes import leaf_dtype
-from adamax_optax._float_bits import BIAS, MANTISSA, from_bits, to_bits
-from adamax_optax._noise import leaf_key, noise
-from adamax_optax._placement import scalar_beside
-from adamax_optax._tree_checks import check_fit, check_inexact, pairs
+from adamax_optax._rounding import leaf_key, noise, round_to_neighbour
+from adamax_optax._sharding import replicated_beside
 
 
 class StochasticRoundingState(NamedTuple):
@@ -74,8 +73,8 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
 
     def init_fn(params):
         return StochasticRoundingState(
-            count=scalar_beside(params, 0, jnp.int32),
-            seed=scalar_beside(params, seed, jnp.uint32),
+            count=replicated_beside(params, 0, jnp.int32),
+            seed=replicated_beside(params, seed, jnp.uint32),
         )
 
     def update_fn(updates, state, params=None):
@@ -121,29 +120,10 @@ def _round_sum(path, update, param, key):
     check_fit(path, update, param, "update", "parameter passed to update")
     wide = jnp.asarray(param, jnp.float32)
     exact = wide + jnp.asarray(update, jnp.float32)
-    return _round_to(exact, param.dtype, noise(exact, key)) - wide
+    return round_to_neighbour(exact, param.dtype, noise(exact, key)) - wide
 
 
 def _is_half(param):
     dtype = leaf_dtype(param)
     is_real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
     return is_real and jnp.finfo(dtype).bits == 16
-
-
-def _round_to(x, dtype, random):
-    """Round float32 to one of its two neighbours in `dtype`, subnormal ones included.
-
-    The neighbours are multiples of a quantum, the spacing of `dtype` at |x|. That of
-    bfloat16 below 2^-119 is taken as 2^-126, since float32's own subnormal numbers may
-    be flushed to zero.
-    """
-    info = jnp.finfo(dtype)
-    least = max(BIAS + int(info.minexp), 1 + info.nmant)
-    exponent = jnp.clip((to_bits(x) >> MANTISSA) & 0xFF, least, 254)
-    quantum = from_bits((exponent - info.nmant) << MANTISSA)
-    multiple = x / quantum  # exact: the quantum is a power of two
-    down = jnp.floor(multiple)
-    up = (random >> 8).astype(jnp.float32) * np.float32(2.0**-24) < multiple - down
-    rounded = (down + up.astype(jnp.float32)) * quantum
-    rounded = jnp.clip(rounded, float(info.min), float(info.max))
-    return jnp.where(jnp.isfinite(x), rounded, x)

@@ -233,6 +233,6 @@ Differences from PyTorch
   The parameter is NaN in both.
 """
 
-from adamax_optax.compat._adamax import Adamax
+from adamax_optax.compat._optimizer import Adamax
 
 __all__ = ["Adamax"]

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax._noise import leaf_key
-from adamax_optax._reduced_norm import ScaleByReducedInfinityNormState
-from adamax_optax.compat import _hyperparameters, _moments
-from adamax_optax.interop._arrays import placed
+from adamax_optax._arrays import put_like
+from adamax_optax._rounding import leaf_key
+from adamax_optax.compat import _moments
+from adamax_optax.moments import state_dtype_of
 
 SMALL = 4096
 BUFFER = 1 << 15
@@ -34,21 +34,21 @@ class Bucket(NamedTuple):
       group: The number of their group.
       pieces: The numbers of the parameters whose moments share an array, in order; a
         parameter that is alone keeps its shape, several are flat.
-      norm: The functional state of the moments, that of a list with one array for
+      moments: The functional state of the moments, that of a list with one array for
         each piece.
       count: The number of steps, a Python int.
     """
 
     group: int
     pieces: tuple[tuple[int, ...], ...]
-    norm: Any
+    moments: Any
     # NamedTuples have a method of that name.
     count: int  # type: ignore[assignment]
 
     @property
     def state_dtype(self) -> Any:
         """How the moments are kept; `None` or a dtype."""
-        return _moments.kept_as(self.norm)
+        return state_dtype_of(self.moments)
 
     @property
     def numbers(self) -> list[int]:
@@ -57,45 +57,43 @@ class Bucket(NamedTuple):
 
 
 def gather(
-    moments: Mapping[int, _moments.Moments],
+    states: Mapping[int, _moments.ParamState],
     params: Sequence[Any],
     group_of: Sequence[int],
 ) -> list[Bucket]:
     """Put parameters into buckets.
 
     Args:
-      moments: Moments by the number of the parameter. Their arrays are taken over.
+      states: States by the number of the parameter. Their arrays are taken over.
       params: All parameters.
       group_of: The group of each.
     """
     members: dict[Any, list[int]] = {}
-    for k in sorted(moments):
-        key = group_of[k], params[k].dtype, moments[k].count, _coding(moments[k])
+    for k in sorted(states):
+        key = group_of[k], params[k].dtype, states[k].count, _coding(states[k])
         members.setdefault(key, []).append(k)
     buckets = []
     for (group, _, count, _), numbers in members.items():
         pieces = _pieces(numbers, params)
-        norm = _joined(pieces, moments)
-        if count == 0 and _moments.kept_as(norm) is not None:
-            norm = norm._replace(key=jnp.full_like(norm.key, numbers[0]))
-        buckets.append(Bucket(group, pieces, norm, count))
+        moments: Any = _moments.stack(
+            [_joined([states[k].moments for k in piece]) for piece in pieces]
+        )
+        if count == 0 and state_dtype_of(moments) is not None:
+            moments = moments._replace(key=jnp.full_like(moments.key, numbers[0]))
+        buckets.append(Bucket(group, pieces, moments, count))
     return buckets
 
 
-def scatter(bucket: Bucket, params: Sequence[Any]) -> dict[int, _moments.Moments]:
-    """Return copies of the moments of each parameter in a bucket."""
-    moments = {}
-    for piece, *entries in zip(
-        bucket.pieces, *_moments.columns(bucket.norm), strict=True
-    ):
-        if len(piece) == 1:
-            parts = [jax.tree.map(jnp.copy, entries)]
-        else:
-            parts = _cut(entries, [params[k].shape for k in piece])
+def scatter(bucket: Bucket, params: Sequence[Any]) -> dict[int, _moments.ParamState]:
+    """Return copies of the state of each parameter in a bucket."""
+    states = {}
+    for piece, row in zip(bucket.pieces, _moments.rows(bucket.moments), strict=True):
+        parts = (
+            [row] if len(piece) == 1 else _cut(row, [params[k].shape for k in piece])
+        )
         for k, own in zip(piece, parts, strict=True):
-            norm = _moments.with_columns(bucket.norm, [[array] for array in own])
-            moments[k] = _moments.Moments(_own_scalars(norm), bucket.count)
-    return moments
+            states[k] = _moments.ParamState(own, bucket.count)
+    return states
 
 
 def divide(
@@ -128,28 +126,19 @@ def divide(
 
 def cast(bucket: Bucket, params: Sequence[Any], options: Mapping[str, Any]) -> Bucket:
     """Return a bucket with its moments as its group's options want them kept."""
-    wanted = options.get("state_dtype")
-    if bucket.state_dtype == (None if wanted is None else jnp.dtype(wanted)):
-        return bucket
-    own = _hyperparameters.to_functional(options)
     first = bucket.pieces[0][0]
-    norm = _moments.cast(
-        bucket.norm,
-        params[first].dtype,
-        wanted,
-        b1=own["b1"],
-        b2=own["b2"],
-        key=first,
+    moments = _moments.cast(
+        bucket.moments, params[first].dtype, options.get("state_dtype"), key=first
     )
-    return bucket._replace(norm=norm)
+    return bucket._replace(moments=moments)
 
 
 def _split(bucket, inside, params):
-    moments = scatter(bucket, params)
+    states = scatter(bucket, params)
     group_of = [bucket.group] * len(params)
     halves = [
         gather(
-            {k: m for k, m in moments.items() if (k in inside) == half},
+            {k: state for k, state in states.items() if (k in inside) == half},
             params,
             group_of,
         )
@@ -165,15 +154,16 @@ def _with_own_noise(part, bucket):
     first = part.numbers[0]
     if bucket.count == 0 or bucket.state_dtype is None or first == bucket.numbers[0]:
         return part
-    return part._replace(norm=part.norm._replace(key=leaf_key(part.norm.key, first)))
+    moments = part.moments
+    return part._replace(moments=moments._replace(key=leaf_key(moments.key, first)))
 
 
-def _coding(moments):
+def _coding(state):
     """Return what the codes of reduced moments in one array must have in common."""
-    kind = moments.state_dtype
-    if kind is None or moments.count == 0:
-        return kind
-    return kind, *_moments.coding(moments).values()
+    dtype = state_dtype_of(state.moments)
+    if dtype is None or state.count == 0:
+        return dtype
+    return dtype, *_moments.scale_bound_key(state.moments).values()
 
 
 def _pieces(numbers, params):
@@ -212,44 +202,35 @@ def _filled(numbers, params):
     return list(map(tuple, pieces))
 
 
-def _joined(pieces, moments):
-    columns = []
-    for piece in pieces:
-        entries = [_moments.columns(moments[k].norm) for k in piece]
-        columns.append(entries[0] if len(piece) == 1 else _concatenated(entries))
-    shared = moments[pieces[0][0]].norm
-    return _moments.with_columns(
-        shared, [[column[i][0] for column in columns] for i in range(len(columns[0]))]
-    )
+def _joined(members):
+    """Return the moments of a piece, from those of its parameters."""
+    if len(members) == 1:
+        return members[0]
 
-
-def _concatenated(entries):
     def concatenate(*arrays):
         flat = np.concatenate([np.ravel(np.asarray(array)) for array in arrays])
-        return placed(arrays[0], flat)
+        return put_like(arrays[0], flat)
 
-    return jax.tree.map(concatenate, *entries)
-
-
-def _own_scalars(norm):
-    if isinstance(norm, ScaleByReducedInfinityNormState):
-        return norm._replace(scale=jnp.copy(norm.scale), key=jnp.copy(norm.key))
-    return norm
+    columns = jax.tree.map(concatenate, *map(_moments.columns, members))
+    return _moments.with_columns(members[0], columns)
 
 
-def _cut(entries, shapes):
-    """Cut a tree of flat arrays into one tree with arrays of each of these shapes.
+def _cut(row, shapes):
+    """Cut the moments of a piece into those of parameters of these shapes.
 
-    By way of NumPy: cut out by JAX, every place would be a program to compile.
+    By way of NumPy: cut by JAX, every place would be a program to compile.
     """
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
     treedef: Any
-    flat, treedef = jax.tree.flatten(entries)
+    flat, treedef = jax.tree.flatten(_moments.columns(row))
     parts = [
         [
-            placed(array, part.reshape(shape))
+            put_like(array, part.reshape(shape))
             for part, shape in zip(np.split(np.array(array), ends), shapes, strict=True)
         ]
         for array in flat
     ]
-    return [treedef.unflatten(own) for own in zip(*parts, strict=True)]
+    return [
+        _moments.rows(_moments.with_columns(row, treedef.unflatten(own)))[0]
+        for own in zip(*parts, strict=True)
+    ]

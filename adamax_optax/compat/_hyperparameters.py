@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adamax_optax._checks import check_range
-from adamax_optax._reduced_norm import codes_for
+from adamax_optax.moments import codec_for
 
 _ARGUMENTS = ("learning_rate", "b1", "b2", "eps", "weight_decay", "maximize")
 _PLAIN = frozenset((bool, float, int))
@@ -40,7 +40,7 @@ def check(group: Mapping[str, Any], *, look: bool = False) -> None:
     if not isinstance(maximize, bool) and not is_flag:
         raise ValueError(f"maximize must be True or False, got {maximize!r}.")
     if group.get("state_dtype") is not None:
-        codes_for(group["state_dtype"], *betas)
+        codec_for(group["state_dtype"])
 
 
 def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:

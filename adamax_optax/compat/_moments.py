@@ -1,139 +1,181 @@
-"""What Adamax remembers of each parameter."""
+"""The moments and the step count of each parameter, between functional states."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
-from adamax_optax._alias import adamax
+from adamax_optax._adamax import adamax
+from adamax_optax._arrays import put_like
 from adamax_optax._dtypes import compute_dtype
-from adamax_optax._infinity_norm import ScaleByInfinityNormState
-from adamax_optax._placement import scalar_beside
-from adamax_optax.interop import cast_state
-from adamax_optax.interop._cast_state import encode_again, is_norm
+from adamax_optax._sharding import replicated_beside
+from adamax_optax.moments import (
+    Moments,
+    ScaleByInfinityNormState,
+    ScaleByReducedInfinityNormState,
+    cast_state,
+    is_moments,
+    restore_codes,
+    state_dtype_of,
+)
 
 
-class Moments(NamedTuple):
-    """What Adamax remembers of one parameter.
+class ParamState(NamedTuple):
+    """The state of one parameter.
 
     Attributes:
-      norm: The functional state of its moments, that of a list of one. For a complex
+      moments: The functional state of its moments, that of a list of one. For a complex
         parameter the list holds Optax's pair of arrays.
       count: Its number of steps, a Python int.
     """
 
-    norm: Any
+    moments: Moments
     # NamedTuples have a method of that name.
     count: int  # type: ignore[assignment]
 
-    @property
-    def state_dtype(self) -> Any:
-        """How the moments are kept; `None` or a dtype."""
-        return kept_as(self.norm)
 
-
-def init(params: Sequence[Any], state_dtype: Any = None) -> list[Moments]:
-    """Return the moments of parameters before their first step.
+def init(params: Sequence[Any], state_dtype: Any = None) -> list[ParamState]:
+    """Return the state of parameters before their first step.
 
     Args:
       params: The parameters.
       state_dtype: As in `adamax_optax.adamax`.
     """
     tx = component_wise(adamax(state_dtype=state_dtype), params)
-    return [Moments(norm_in(tx.init([param])), 0) for param in params]
+    return [ParamState(moments_in(tx.init([param])), 0) for param in params]
 
 
-def kept_as(norm: Any) -> Any:
-    """Return the `state_dtype` of a functional state of moments."""
-    if isinstance(norm, ScaleByInfinityNormState):
-        return None
-    return jax.tree.leaves(norm.codes)[0].dtype
-
-
-def cast(
-    norm: Any, param_dtype: Any, state_dtype: Any, *, b1: Any, b2: Any, key: int
-) -> Any:
-    """Return a functional state of moments as another `state_dtype` keeps them.
+def cast(moments: Moments, param_dtype: Any, state_dtype: Any, *, key: int) -> Moments:
+    """Return moments in another `state_dtype`.
 
     Args:
-      norm: The moments of parameters of one dtype.
+      moments: The moments of parameters of one dtype.
       param_dtype: That dtype.
       state_dtype: What to change to.
-      b1: The group's first beta.
-      b2: The group's second beta.
-      key: What the noise of new codes begins with.
+      key: Where the noise of new codes begins.
     """
     wanted = None if state_dtype is None else jnp.dtype(state_dtype)
-    if kept_as(norm) == wanted:
-        return norm
-    norm = cast_state(norm, wanted, b1=b1, b2=b2)
+    if state_dtype_of(moments) == wanted:
+        return moments
+    state: Any = moments  # its types are narrower than Optax's
+    cast: Any = cast_state(state, wanted)
     if wanted is not None:
-        return norm._replace(key=jnp.full_like(norm.key, key))
+        return cast._replace(key=jnp.full_like(cast.key, key))
     dtype = compute_dtype(jnp.finfo(param_dtype).dtype)
-    return jax.tree.map(lambda x: x.astype(dtype), norm)
+    return jax.tree.map(lambda x: x.astype(dtype), cast)
 
 
-def coding(moments: Moments) -> dict[str, float]:
-    """Return what `encoded` needs besides the decoded moments: nothing for `None`.
+def scale_bound_key(moments: Moments) -> dict[str, float]:
+    """Return what gives decoded moments of one parameter their codes back.
 
-    Python's numbers, which PyTorch, unlike tensors, does not cast to the parameters'
-    dtype.
+    Python numbers, which PyTorch, unlike tensors, does not cast to the dtype of the
+    parameters. Nothing for the `state_dtype` `None`.
     """
-    if moments.state_dtype is None:
+    if isinstance(moments, ScaleByInfinityNormState):
         return {}
-    return {"scale": float(moments.norm.scale), "key": int(moments.norm.key)}
+    numbers: dict[str, float] = {"scale": moments.scale.item()}
+    if moments.bound is not None:
+        numbers["bound"] = moments.bound.item()
+    return {**numbers, "key": moments.key.item()}
 
 
-def encoded(
-    moments: Moments, state_dtype: Any, *, b1: Any, b2: Any, scale: float, key: int
-) -> Moments:
-    """Return moments that were cast to `None` as they were before, bit for bit.
+def restored(
+    state: ParamState, state_dtype: Any, numbers: dict[str, float]
+) -> ParamState:
+    """Return a state whose moments were decoded with its codes again, bit for bit.
 
     Args:
-      moments: The moments.
-      state_dtype: As they were kept before, not `None`.
-      b1: The group's first beta.
-      b2: The group's second beta.
-      scale: What `coding` returned, as the next.
-      key: What `coding` returned.
+      state: The state.
+      state_dtype: Of the moments before, not `None`.
+      numbers: What `scale_bound_key` returned then.
     """
-    norm = encode_again(
-        moments.norm,
+
+    decoded: Any = state.moments
+
+    def beside(name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+        if name not in numbers:
+            return None
+        return replicated_beside(decoded.mu, numbers[name], dtype, shape)
+
+    moments = restore_codes(
+        decoded,
         state_dtype,
-        scalar_beside(moments.norm.mu, scale, jnp.float32),
-        scalar_beside(moments.norm.mu, key, jnp.uint32),
-        b1=b1,
-        b2=b2,
+        beside("scale", jnp.float32, (1,)),
+        beside("bound", jnp.float32, (1,)),
+        beside("key", jnp.uint32, ()),
     )
-    return Moments(norm, moments.count)
+    return state._replace(moments=moments)
 
 
-def norm_in(state: optax.OptState) -> Any:
+def moments_in(state: optax.OptState) -> Moments:
     """Return the moments in a functional state."""
-    (norm,) = filter(is_norm, jax.tree.leaves(state, is_leaf=is_norm))
-    return norm
+    (found,) = filter(is_moments, jax.tree.leaves(state, is_leaf=is_moments))
+    return found
 
 
-def with_norm(state: optax.OptState, norm: Any) -> optax.OptState:
+def with_moments(state: optax.OptState, moments: Moments) -> optax.OptState:
     """Return a functional state with these moments."""
-    return jax.tree.map(lambda x: norm if is_norm(x) else x, state, is_leaf=is_norm)
+    return jax.tree.map(
+        lambda x: moments if is_moments(x) else x, state, is_leaf=is_moments
+    )
 
 
-def columns(norm: Any) -> tuple[Any, ...]:
+def columns(moments: Moments) -> tuple[Any, ...]:
     """Return the lists with an entry for each parameter: m and u, or their codes."""
-    if isinstance(norm, ScaleByInfinityNormState):
-        return norm.mu, norm.nu
-    return norm.codes
+    if isinstance(moments, ScaleByInfinityNormState):
+        return moments.mu, moments.nu
+    return moments.codes
 
 
-def with_columns(norm: Any, lists: Sequence[list[Any]]) -> Any:
-    """Return a functional state with other lists, and all else as it was."""
-    if isinstance(norm, ScaleByInfinityNormState):
+def with_columns(moments: Moments, lists: Sequence[list[Any]]) -> Moments:
+    """Return moments with other lists, and all else as it was."""
+    if isinstance(moments, ScaleByInfinityNormState):
         return ScaleByInfinityNormState(*lists)
-    return norm._replace(codes=tuple(lists))
+    return moments._replace(codes=tuple(lists))
+
+
+def rows(moments: Moments) -> list[Moments]:
+    """Return moments of several parameters as copies, one list for each."""
+    parameters = zip(*columns(moments), strict=True)
+    singles = [[[jax.tree.map(jnp.copy, x)] for x in row] for row in parameters]
+    if isinstance(moments, ScaleByInfinityNormState):
+        return [ScaleByInfinityNormState(*single) for single in singles]
+
+    def part(array, i):
+        return None if array is None else put_like(array, np.asarray(array)[i : i + 1])
+
+    return [
+        ScaleByReducedInfinityNormState(
+            codes=tuple(single),
+            scale=part(moments.scale, i),
+            bound=part(moments.bound, i),
+            key=jnp.copy(moments.key),
+        )
+        for i, single in enumerate(singles)
+    ]
+
+
+def stack(rows: Sequence[Moments]) -> Any:
+    """Return moments as one list; of reduced ones the first gives the key."""
+    first = rows[0]
+    parts = zip(*map(columns, rows), strict=True)
+    lists = [list(itertools.chain(*part)) for part in parts]
+    if isinstance(first, ScaleByInfinityNormState):
+        return ScaleByInfinityNormState(*lists)
+
+    def whole(*arrays):
+        return put_like(arrays[0], np.concatenate(list(map(np.asarray, arrays))))
+
+    scale, bound = (
+        jax.tree.map(whole, *(getattr(row, name) for row in rows))
+        for name in ("scale", "bound")
+    )
+    return first._replace(codes=tuple(lists), scale=scale, bound=bound)
 
 
 def component_wise(tx: Any, tree: Any) -> Any:

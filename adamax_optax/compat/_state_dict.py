@@ -1,50 +1,51 @@
 """The optimizer's state in the layout of PyTorch's state dicts."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax._infinity_norm import ScaleByInfinityNormState
-from adamax_optax.compat import _hyperparameters, _moments
-from adamax_optax.compat._parameters import Path, label
-from adamax_optax.interop._arrays import copied, like, to_numpy
-from adamax_optax.interop._names import refuse
-from adamax_optax.interop._numbered import (
+from adamax_optax._arrays import cast_like, copied, to_numpy
+from adamax_optax._checks import refuse
+from adamax_optax._torch_layout import (
+    Entry,
     number_of,
     parameters,
     read_entries,
     require_state_dict,
+    write_entry,
 )
+from adamax_optax.compat import _hyperparameters, _moments
+from adamax_optax.compat._parameters import Path, label
+from adamax_optax.moments import ScaleByInfinityNormState, codec_for
 
 
 def save(
     groups: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
-    moments: Sequence[_moments.Moments],
-    decoded: Sequence[_moments.Moments],
+    states: Sequence[_moments.ParamState],
+    params: Sequence[Any],
 ) -> dict[str, Any]:
     """Return a state dict, a deep copy.
 
     Args:
       groups: The optimizer's groups.
       sizes: How many parameters each has.
-      moments: Those of all parameters, in order, each as its group keeps them.
-      decoded: The same with no `state_dtype`.
+      states: Those of all parameters, in order, each as its group keeps them.
+      params: All parameters.
     """
     ends = np.cumsum(sizes).tolist()
     return {
         "state": {
             number: {
-                "step": jnp.asarray(entry.count, jnp.float32),
-                "exp_avg": copied(entry.norm.mu),
-                "exp_inf": copied(entry.norm.nu),
-                **_moments.coding(kept),
+                **write_entry(_decoded(state, param), copied),
+                **_moments.scale_bound_key(state.moments),
             }
-            for number, (entry, kept) in enumerate(zip(decoded, moments, strict=True))
-            if entry.count > 0
+            for number, (state, param) in enumerate(zip(states, params, strict=True))
+            if state.count > 0
         },
         "param_groups": [
             {**_saved_options(group), "params": list(range(end - size, end))}
@@ -91,7 +92,7 @@ def load_moments(
     params: Sequence[Any],
     paths: Sequence[Path],
     options: Sequence[Mapping[str, Any]],
-) -> list[_moments.Moments]:
+) -> list[_moments.ParamState]:
     """Return the moments in a state dict whose groups have been looked at.
 
     Args:
@@ -109,60 +110,66 @@ def load_moments(
     problems: list[str] = []
     saved = read_entries(state_dict, labels.__getitem__, problems)
     codings = {number_of(key): entry for key, entry in state_dict["state"].items()}
-    moments = _moments.init(params)
+    states = _moments.init(params)
     for i, number in enumerate(numbers):
         if number in saved:
-            entry, norm, name = saved[number], moments[i].norm, labels[number]
-            norm = ScaleByInfinityNormState(
-                mu=_like(norm.mu, entry.mu, f"exp_avg of {name}", problems),
-                nu=_like(norm.nu, entry.nu, f"exp_inf of {name}", problems),
+            entry, name = saved[number], labels[number]
+            mu, nu = _moments.columns(states[i].moments)
+            moments = ScaleByInfinityNormState(
+                mu=_like(mu, entry.mu, f"exp_avg of {name}", problems),
+                nu=_like(nu, entry.nu, f"exp_inf of {name}", problems),
             )
-            coding = _coding(codings[number], name, options[i], problems)
-            moments[i] = _moments.Moments(norm, entry.step)
-            if coding and not problems:
-                moments[i] = _encoded(moments[i], options[i], *coding)
+            states[i] = _moments.ParamState(moments, entry.step)
+            dtype = options[i].get("state_dtype")
+            numbers = _numbers(codings[number], name, dtype, problems)
+            if numbers and not problems:
+                states[i] = _moments.restored(states[i], dtype, numbers)
     refuse("The state dict", problems)
-    return moments
+    return states
+
+
+def _decoded(state, param):
+    """Return a parameter's entry, with moments in at least float32."""
+    moments = _moments.cast(state.moments, param.dtype, None, key=0)
+    return Entry(state.count, *_moments.columns(moments))
 
 
 def _like(value, array, name, problems):
     """Return a saved array in the form of a moment, a list of one; or say why not."""
     try:
-        return [like(value[0], array)]
+        return [cast_like(value[0], array)]
     except ValueError as error:
         problems.append(f"the saved {name} {error}")
         return value
 
 
-def _coding(entry, name, options, problems):
-    """Return scale and key of an entry, or nothing where moments are coded anew."""
-    if options.get("state_dtype") is None or not {"scale", "key"} <= set(entry):
-        return ()
-    scale, key = (to_numpy(entry[k]) for k in ("scale", "key"))
-    # As tensors, PyTorch has rounded them, perhaps up to 2 and to 2^32.
-    if scale.size != 1 or not 0.5 <= scale.item() <= 2:
-        problems.append(
-            f"the saved scale of {name} must be one number in [0.5, 2], got "
-            f"{entry['scale']!r}"
-        )
-    if key.size != 1 or not (0 <= key.item() <= 2**32 and key.item() % 1 == 0):
-        problems.append(
-            f"the saved key of {name} must be one whole number of 32 bits, got "
-            f"{entry['key']!r}"
-        )
-    return () if problems else (scale.item(), int(key.item()) % 2**32)
+# For each number beside decoded moments: whether one is valid, and what is. As tensors,
+# PyTorch has rounded them, perhaps up to 2 and to 2^32.
+_VALID = {
+    "scale": (lambda x: 0.5 <= x <= 2, "one number in [0.5, 2]"),
+    "bound": (lambda x: 0 <= x < math.inf, "one finite number of at least 0"),
+    "key": (lambda x: 0 <= x <= 2**32 and x % 1 == 0, "one whole number of 32 bits"),
+}
 
 
-def _encoded(moments, options, scale, key):
-    hyper = _hyperparameters.to_functional(options)
-    return _moments.encoded(
-        moments,
-        options["state_dtype"],
-        b1=hyper["b1"],
-        b2=hyper["b2"],
-        scale=scale,
-        key=key,
-    )
+def _numbers(entry, name, dtype, problems):
+    """Return the numbers that restore the codes of an entry, if it has them."""
+    if dtype is None:
+        return {}
+    wanted = [*_VALID] if codec_for(dtype).bounded else ["scale", "key"]
+    if not set(wanted) <= set(entry):
+        return {}
+    numbers = {}
+    for key in wanted:
+        value = to_numpy(entry[key])
+        is_valid, allowed = _VALID[key]
+        if value.size == 1 and is_valid(value.item()):
+            numbers[key] = value.item()
+        else:
+            problems.append(
+                f"the saved {key} of {name} must be {allowed}, got {entry[key]!r}"
+            )
+    return {**numbers, "key": int(numbers.get("key", 0)) % 2**32}
 
 
 def _saved_options(group):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamax_optax._alias import adamax
+from adamax_optax._adamax import adamax
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._buckets import Bucket
@@ -40,8 +40,8 @@ def step(
     if donate:
         params = _distinct(params, gradients)
     order = [k for bucket in buckets for piece in bucket.pieces for k in piece]
-    norms, new = (_overwriting if donate else _keeping)(
-        [bucket.norm for bucket in buckets],
+    moments, new = (_overwriting if donate else _keeping)(
+        [bucket.moments for bucket in buckets],
         [params[k] for k in order],
         [gradients[k] for k in order],
         np.array([min(b.count, _LARGEST_COUNT) for b in buckets], np.int32),
@@ -54,8 +54,8 @@ def step(
         ),
     )
     return dict(zip(order, new, strict=True)), [
-        bucket._replace(norm=norm, count=bucket.count + 1)
-        for bucket, norm in zip(buckets, norms, strict=True)
+        bucket._replace(moments=stepped, count=bucket.count + 1)
+        for bucket, stepped in zip(buckets, moments, strict=True)
     ]
 
 
@@ -74,7 +74,7 @@ def _distinct(params, gradients):
 
 
 class _Kind(NamedTuple):
-    """What of a bucket is not an array: another program for each.
+    """Static facts about a bucket; each distinct value compiles its own program.
 
     Attributes:
       group: The number of its group.
@@ -90,16 +90,16 @@ class _Kind(NamedTuple):
     lengths: tuple[int, ...]
 
 
-def _step_all(norms, params, gradients, counts, table, kinds):
+def _step_all(moments, params, gradients, counts, table, kinds):
     rest = iter(zip(params, gradients, strict=True))
     stepped = [
-        _step_bucket(kind, norm, count, table, [_take(rest, n) for n in kind.lengths])
-        for kind, norm, count in zip(kinds, norms, counts, strict=True)
+        _step_bucket(kind, own, count, table, [_take(rest, n) for n in kind.lengths])
+        for kind, own, count in zip(kinds, moments, counts, strict=True)
     ]
     # JAX lets each output overwrite the first donated array of its shape: moments come
     # before parameters on both sides, or one would be written over the other, and that
     # copied to save it.
-    return [norm for norm, _ in stepped], [p for _, new in stepped for p in new]
+    return [own for own, _ in stepped], [p for _, new in stepped for p in new]
 
 
 _keeping = jax.jit(_step_all, donate_argnums=0, static_argnums=5)
@@ -111,7 +111,7 @@ def _take(pairs, number):
     return tuple(zip(*itertools.islice(pairs, number), strict=True))
 
 
-def _step_bucket(kind, norm, count, table, pieces):
+def _step_bucket(kind, moments, count, table, pieces):
     old = [params for params, _ in pieces]
     dtype = compute_dtype(old[0][0].dtype)
     gradients = [_joined(piece, dtype) for _, piece in pieces]
@@ -119,11 +119,11 @@ def _step_bucket(kind, norm, count, table, pieces):
     tx = adamax(**_arguments(kind, table, dtype), state_dtype=kind.state_dtype)
     tx = _moments.component_wise(tx, params)
     state = optax.tree_utils.tree_set(
-        _moments.with_norm(tx.init([]), norm), count=count
+        _moments.with_moments(tx.init([]), moments), count=count
     )
     updates, state = tx.update(gradients, state, params)
     moved = [_moved(*piece) for piece in zip(old, updates, strict=True)]
-    return _moments.norm_in(state), [param for piece in moved for param in piece]
+    return _moments.moments_in(state), [param for piece in moved for param in piece]
 
 
 def _arguments(kind, table, dtype):

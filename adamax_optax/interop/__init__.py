@@ -125,13 +125,13 @@ each, or the class, which counts for each parameter. Parameters that never took 
 are to be kept out of the state, with `optax.masked`.
 """
 
-from adamax_optax.interop._cast_state import cast_state
 from adamax_optax.interop._keras import from_keras, to_keras
-from adamax_optax.interop._layout import kernels_from_flax, kernels_to_flax
+from adamax_optax.interop._kernels import kernels_from_flax, kernels_to_flax
 from adamax_optax.interop._mindspore import from_mindspore, to_mindspore
-from adamax_optax.interop._names import leaf_names
 from adamax_optax.interop._optax import from_optax, to_optax
+from adamax_optax.interop._states import leaf_names
 from adamax_optax.interop._torch import from_torch, to_torch
+from adamax_optax.moments import cast_state
 
 __all__ = [
     "cast_state",

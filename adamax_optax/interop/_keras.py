@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from adamax_optax.interop._arrays import to_numpy
-from adamax_optax.interop._named import Words, parameters, read_named
-from adamax_optax.interop._names import Order, refuse
+from adamax_optax._arrays import to_numpy
+from adamax_optax._checks import refuse
+from adamax_optax.interop._states import open_state
 from adamax_optax.interop._transfer import (
     Convert,
+    Order,
     Saved,
+    Words,
     in_step,
-    open_state,
+    names_in,
     put,
+    read_named,
     take,
 )
 
@@ -26,8 +29,6 @@ def from_keras(
     *,
     order: Order | None = None,
     convert: Convert | None = None,
-    b1: float = 0.9,
-    b2: float = 0.999,
 ) -> Any:
     """Put the variables of `keras.optimizers.Adamax` into a state of this package.
 
@@ -54,8 +55,6 @@ def from_keras(
         those of a list such as ``[v.value for v in model.trainable_variables]``, their
         numbers.
       convert: From the name of a leaf and an array of Keras' to the leaf's layout.
-      b1: The optimizer's b1, for ``state_dtype=jnp.uint16`` only.
-      b2: The optimizer's b2, for the same.
 
     Returns:
       The state; see `from_torch`.
@@ -79,8 +78,8 @@ def from_keras(
     """
     problems: list[str] = []
     values = _by_name(variables, problems)
-    entries = read_named(values, _WORDS, (b1, b2), problems)
-    names = dict(enumerate(parameters(values, _WORDS)))
+    entries = read_named(values, _WORDS, problems)
+    names = dict(enumerate(names_in(values, _WORDS)))
     by_number = {key: entries[name] for key, name in names.items() if name in entries}
     saved = Saved("The list of variables", list(names), names, by_number, problems)
     return put(saved, opt_state, order, convert)
@@ -92,8 +91,6 @@ def to_keras(
     *,
     order: Order | None = None,
     convert: Convert | None = None,
-    b1: float = 0.9,
-    b2: float = 0.999,
 ) -> list[np.ndarray]:
     """Turn a state of this package into weights for `keras.optimizers.Adamax`.
 
@@ -109,8 +106,6 @@ def to_keras(
       variables: Those of Keras' optimizer, after `build`.
       order: As in `from_keras`, of which this is the inverse.
       convert: From the name of a leaf and its array to Keras' layout.
-      b1: The optimizer's b1, for moments in the 16-bit code.
-      b2: The optimizer's b2, for the same.
 
     Returns:
       An array for each variable. Those that are no moments nor the step count, such as
@@ -131,9 +126,8 @@ def to_keras(
     problems: list[str] = []
     values = _by_name(variables, problems)
     refuse("The list of variables", problems)
-    names = dict(enumerate(parameters(values, _WORDS)))
-    betas = dict.fromkeys(names, (b1, b2))
-    entries = take(open_state(state), list(names), names, betas, order, convert)
+    names = dict(enumerate(names_in(values, _WORDS)))
+    entries = take(open_state(state), list(names), names, order, convert)
     weights = {name: to_numpy(value) for name, value in values.items()}
     step, stepped = in_step(entries, "Keras")
     weights[_WORDS.step] = np.asarray(step, np.int32)

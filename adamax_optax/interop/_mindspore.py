@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from adamax_optax.interop._named import Words, parameters, read_named
-from adamax_optax.interop._names import Order
+from adamax_optax.interop._states import open_state
 from adamax_optax.interop._transfer import (
     Convert,
+    Order,
     Saved,
+    Words,
     in_step,
-    open_state,
+    names_in,
     put,
+    read_named,
     take,
 )
 
@@ -26,8 +28,6 @@ def from_mindspore(
     *,
     order: Order | None = None,
     convert: Convert | None = None,
-    b1: float = 0.9,
-    b2: float = 0.999,
 ) -> Any:
     """Put a checkpoint of MindSpore's Adamax into a state of this package.
 
@@ -58,8 +58,6 @@ def from_mindspore(
         numbers.
       convert: From the name of a leaf and an array of MindSpore's to the leaf's
         layout; see `kernels_to_flax`.
-      b1: The optimizer's b1, for ``state_dtype=jnp.uint16`` only.
-      b2: The optimizer's b2, for the same.
 
     Returns:
       The state; see `from_torch`.
@@ -85,10 +83,10 @@ def from_mindspore(
       >>> mu["fc"]["kernel"].shape, int(optax.tree_utils.tree_get(state, "count"))
       ((4, 2), 3)
     """
-    words = _NN if parameters(checkpoint, _NN) else _EXPERIMENTAL
-    names = parameters(checkpoint, words)
+    words = _NN if names_in(checkpoint, _NN) else _EXPERIMENTAL
+    names = names_in(checkpoint, words)
     problems: list[str] = []
-    entries = read_named(checkpoint, words, (b1, b2), problems)
+    entries = read_named(checkpoint, words, problems)
     saved = Saved("The checkpoint", names, _themselves(names), entries, problems)
     return put(saved, opt_state, order, convert)
 
@@ -100,7 +98,6 @@ def to_mindspore(
     convert: Convert | None = None,
     nn_adamax: bool = False,
     b1: float = 0.9,
-    b2: float = 0.999,
 ) -> dict[str, np.ndarray]:
     """Turn a state of this package into the arrays of a checkpoint of MindSpore.
 
@@ -129,9 +126,7 @@ def to_mindspore(
         `kernels_from_flax`.
       nn_adamax: Whether for `mindspore.nn.AdaMax`; else it is for
         `mindspore.experimental.optim.Adamax`.
-      b1: The optimizer's b1, for moments in the 16-bit code and with `nn_adamax`, which
-        saves b1^t.
-      b2: The optimizer's b2, for moments in the 16-bit code.
+      b1: The optimizer's b1. Only with `nn_adamax`, which saves b1^t.
 
     Returns:
       Arrays of NumPy by MindSpore's names: ``exp_avg.*``, ``exp_inf.*`` and ``step_t``,
@@ -149,8 +144,7 @@ def to_mindspore(
     """
     opened = open_state(state)
     names = list(opened.names if order is None else order)
-    betas = dict.fromkeys(names, (b1, b2))
-    entries = take(opened, names, _themselves(names), betas, order, convert)
+    entries = take(opened, names, _themselves(names), order, convert)
     step, stepped = in_step(entries, "MindSpore")
     words = _NN if nn_adamax else _EXPERIMENTAL
     arrays = {words.step: np.full([1] if nn_adamax else [], step, np.int32)}

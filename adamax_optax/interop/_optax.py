@@ -10,17 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from adamax_optax._bias_correction import ScaleByBiasCorrectionState
-from adamax_optax.interop._cast_state import cast_state, is_norm, require_moments
-from adamax_optax.interop._functional import in_form_of
-from adamax_optax.interop._names import refuse
+from adamax_optax._checks import refuse
+from adamax_optax.interop._states import in_form_of
+from adamax_optax.moments import cast_state, is_moments, require_moments
 
 
 def from_optax(
-    optax_state: optax.OptState,
-    opt_state: optax.OptState,
-    *,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
+    optax_state: optax.OptState, opt_state: optax.OptState
 ) -> optax.OptState:
     """Go on with `adamax_optax` where `optax.adamax` or `optax.adamaxw` was.
 
@@ -36,8 +32,6 @@ def from_optax(
         `nu` is the norm of an Adamax, so make sure that it is.
       opt_state: The state to fill, as ``tx.init(params)`` returns it; of any
         `state_dtype`.
-      b1: The optimizer's b1, for ``state_dtype=jnp.uint16`` only.
-      b2: The optimizer's b2, for the same.
 
     Returns:
       The state, as if it had taken Optax's steps. What only `opt_state` has is as it
@@ -59,16 +53,10 @@ def from_optax(
       -0.100 after 2
     """
     _check(optax_state, opt_state)
-    return _carried(optax_state, opt_state, b1, b2)
+    return _carried(optax_state, opt_state)
 
 
-def to_optax(
-    state: optax.OptState,
-    optax_state: optax.OptState,
-    *,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-) -> optax.OptState:
+def to_optax(state: optax.OptState, optax_state: optax.OptState) -> optax.OptState:
     """Go on with Optax's own Adamax where one of this package was.
 
     The inverse of `from_optax`. Optax keeps moments in the parameters' dtype, and has
@@ -77,8 +65,6 @@ def to_optax(
     Args:
       state: The state of this package, of any `state_dtype`.
       optax_state: The state to fill, as Optax's ``tx.init(params)`` returns it.
-      b1: The optimizer's b1, for moments in the 16-bit code only.
-      b2: The optimizer's b2, for the same.
 
     Returns:
       The state of Optax's optimizer; see `from_optax`.
@@ -96,7 +82,7 @@ def to_optax(
       1
     """
     _check(optax_state, state)
-    return _carried(state, optax_state, b1, b2)
+    return _carried(state, optax_state)
 
 
 def _check(optax_state, ours):
@@ -132,10 +118,10 @@ class _Leaf(NamedTuple):
     field: str
 
 
-def _carried(source, target, b1, b2):
+def _carried(source, target):
     """Return `target` with what `source` holds at the same addresses."""
-    found = {leaf.address: leaf for leaf in _leaves(_wide(source, b1, b2))}
-    wide = _wide(target, b1, b2)
+    found = {leaf.address: leaf for leaf in _leaves(_wide(source))}
+    wide = _wide(target)
     places = list(_leaves(wide))
     addresses = {place.address for place in places}
     problems = [
@@ -157,19 +143,19 @@ def _carried(source, target, b1, b2):
     refuse("The state", problems)
     filled = jax.tree.unflatten(jax.tree.structure(wide), values)
     treedef: Any
-    nodes, treedef = jax.tree.flatten(target, is_leaf=is_norm)
+    nodes, treedef = jax.tree.flatten(target, is_leaf=is_moments)
     return treedef.unflatten(
-        in_form_of(node, new, (b1, b2)) if is_norm(node) else new
+        in_form_of(node, new) if is_moments(node) else new
         for node, new in zip(
-            nodes, jax.tree.leaves(filled, is_leaf=is_norm), strict=True
+            nodes, jax.tree.leaves(filled, is_leaf=is_moments), strict=True
         )
     )
 
 
-def _wide(state, b1, b2):
+def _wide(state):
     """Return a state with its moments in at least float32, if they are ours."""
-    ours = any(map(is_norm, jax.tree.leaves(state, is_leaf=is_norm)))
-    return cast_state(state, None, b1=b1, b2=b2) if ours else state
+    ours = any(map(is_moments, jax.tree.leaves(state, is_leaf=is_moments)))
+    return cast_state(state, None) if ours else state
 
 
 def _fitted(value, place, problems):
@@ -245,7 +231,9 @@ def _children(node):
 
 def _is_of_adamax(link):
     return (
-        is_norm(link) or _is_optax(link) or isinstance(link, ScaleByBiasCorrectionState)
+        is_moments(link)
+        or _is_optax(link)
+        or isinstance(link, ScaleByBiasCorrectionState)
     )
 
 

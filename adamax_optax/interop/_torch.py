@@ -7,26 +7,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from adamax_optax.interop._arrays import to_numpy
-from adamax_optax.interop._entry import DEFAULT_BETAS
-from adamax_optax.interop._names import Order
-from adamax_optax.interop._numbered import (
+from adamax_optax._arrays import to_numpy
+from adamax_optax._torch_layout import (
     is_state_dict,
     parameters,
-    rates,
     read_entries,
     require_state_dict,
+    write_entry,
 )
-from adamax_optax.interop._transfer import (
-    Convert,
-    Saved,
-    open_state,
-    put,
-    take,
-)
+from adamax_optax.interop._states import open_state
+from adamax_optax.interop._transfer import Convert, Order, Saved, put, take
 
 _DEFAULTS: dict[str, Any] = {
-    "betas": DEFAULT_BETAS,
+    "betas": (0.9, 0.999),
     "eps": 1e-8,
     "weight_decay": 0.0,
     "maximize": False,
@@ -42,8 +35,8 @@ def from_torch(
 ) -> Any:
     """Put a state dict of `torch.optim.Adamax` into a state of this package.
 
-    Hyperparameters stay where they are: pass the same to `adamax_optax.adamax`. Those
-    of the state dict only tell the 16-bit code its range.
+    Hyperparameters are not part of the state: pass those of PyTorch's optimizer to
+    `adamax_optax.adamax`.
 
     Args:
       state_dict: What ``optimizer.state_dict()`` returned; arrays may be tensors or
@@ -129,8 +122,7 @@ def to_torch(
       lr: Learning rate, of all groups. A functional state without `param_groups` needs
         it.
       betas: Decay rates. Without them, and without other knowledge, the defaults of
-        `adamax_optax.adamax`, as for the next three. Moments in the 16-bit code are
-        read with them.
+        `adamax_optax.adamax`, as for the next three.
       eps: Added inside the maximum.
       weight_decay: Coefficient of the coupled L2 penalty. The decoupled decay of
         `adamax_optax.adamaxw` PyTorch's Adamax does not have.
@@ -176,14 +168,10 @@ def to_torch(
         names = _names_in(order, keys)
         groups = [{**options, "params": keys}]
     groups = [{**group, **given} for group in groups]
-    entries = take(opened, keys, names, rates(groups), order, convert)
+    entries = take(opened, keys, names, order, convert)
     return {
         "state": {
-            key: {
-                "step": torch.tensor(float(entry.step)),
-                "exp_avg": torch.tensor(entry.mu),
-                "exp_inf": torch.tensor(entry.nu),
-            }
+            key: write_entry(entry, torch.tensor)
             for key, entry in entries.items()
             if entry is not None and entry.step > 0
         },

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import check_hyperparameters
-from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
-from adamax_optax._placement import filled_like
-from adamax_optax._reduced_norm import (
-    codes_for,
-    reduced_infinity_norm,
+from adamax_optax._checks import (
+    check_gradients,
+    check_hyperparameters,
+    check_inexact,
 )
-from adamax_optax._tree_checks import check_gradients, check_inexact
+from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
+from adamax_optax._sharding import filled_like
+from adamax_optax.moments._reduced_norm import codec_for, reduced_infinity_norm
 
 
 class ScaleByInfinityNormState(NamedTuple):
@@ -82,9 +82,7 @@ def scale_by_infinity_norm(
     """
     check_hyperparameters(b1=b1, b2=b2, eps=eps, eps_outside=eps_outside)
     if state_dtype is not None:
-        return reduced_infinity_norm(
-            codes_for(state_dtype, b1, b2), b1, b2, eps, eps_outside
-        )
+        return reduced_infinity_norm(codec_for(state_dtype), b1, b2, eps, eps_outside)
 
     def init_fn(params):
         def zeros(path, p):

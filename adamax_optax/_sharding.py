@@ -1,14 +1,17 @@
-"""Where state goes on a mesh: beside the parameters, or divided further (ZeRO-1)."""
+"""Where state lies on a mesh: beside the parameters, or divided further (ZeRO-1)."""
 
 import itertools
 import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from adamax_optax._tree_checks import leaf_name
+from adamax_optax._checks import leaf_name
 
 
 def state_shardings(
@@ -129,3 +132,40 @@ def _divided(sharding, shape, axes):
         spec.pop()
     kind = sharding.memory_kind
     return NamedSharding(mesh, PartitionSpec(*spec), memory_kind=kind)
+
+
+def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:
+    """Return an array filled with `value`, with a parameter's shape and sharding.
+
+    Outside `jit` that is what `jnp.full_like` does. Inside, the sharding is XLA's to
+    choose, and for a constant it does not look at p. But it lets the sharding of
+    ``where(c, p, value)`` follow p, so that is what it is given, with a c that is
+    always false, through which it cannot see. (`jax.experimental.shard_alike`, made for
+    this, gives one sharding to all parameters of one shape, as of jax 0.10.)
+    """
+    if not isinstance(param, jax.core.Tracer):
+        return jnp.full_like(param, value, dtype=dtype)
+    never = lax.optimization_barrier(np.False_)
+    param = lax.stop_gradient(param)
+    if not jnp.issubdtype(dtype, jnp.complexfloating):
+        param = jnp.real(param)
+    return jnp.where(never, param.astype(dtype), np.asarray(value, dtype))
+
+
+def replicated_beside(
+    params: Any, value: Any, dtype: Any, shape: tuple[int, ...] = ()
+) -> jax.Array:
+    """Return an array of one value, copied to every device of the parameters' mesh.
+
+    If they lie on no mesh, or not all on the same, it goes where JAX puts arrays by
+    default, and from there where a computation needs it. Otherwise it would move at the
+    first step, and the second step would be compiled again.
+    """
+    leaves = jax.tree.leaves(params)
+    if any(isinstance(x, jax.core.Tracer) for x in (value, *leaves)):
+        return jnp.full(shape, value, dtype)
+    shardings = [getattr(leaf, "sharding", None) for leaf in leaves]
+    meshes = {getattr(sharding, "mesh", None) for sharding in shardings}
+    mesh = meshes.pop() if len(meshes) == 1 else None
+    device = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return jnp.full(shape, value, dtype, device=device)

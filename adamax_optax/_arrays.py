@@ -36,7 +36,7 @@ def whole_number(value: Any) -> int:
     return int(count.reshape(()))
 
 
-def like(template: Any, array: Any) -> Any:
+def cast_like(template: Any, array: Any) -> Any:
     """Return an array in the form, dtype and sharding of a moment.
 
     Args:
@@ -61,11 +61,11 @@ def like(template: Any, array: Any) -> Any:
             f"{array.dtype}"
         )
     parts = [array.real, array.imag] if is_pair else [array]
-    arrays = [placed(leaf, part) for part, leaf in zip(parts, leaves, strict=True)]
+    arrays = [put_like(leaf, part) for part, leaf in zip(parts, leaves, strict=True)]
     return jax.tree.unflatten(treedef, arrays)
 
 
-def placed(template: Any, array: Any) -> jax.Array:
+def put_like(template: Any, array: Any) -> jax.Array:
     """Return an array in the dtype of another, and where that one is.
 
     Args:

@@ -11,10 +11,11 @@ from adamax_optax._checks import (
     check_flag,
     check_hyperparameters,
     check_learning_rate,
+    check_params,
+    checked_mask,
 )
 from adamax_optax._dtypes import in_compute_dtype
-from adamax_optax._infinity_norm import scale_by_infinity_norm
-from adamax_optax._tree_checks import check_params, checked_mask
+from adamax_optax.moments import scale_by_infinity_norm
 
 
 def adamax(

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._alias import adamax
+from adamax_optax._adamax import adamax
 from adamax_optax._checks import check_flag
 from adamax_optax.compat import (
     _buckets,
@@ -19,8 +19,8 @@ from adamax_optax.compat import (
     _step,
 )
 
-# What follows from the parameters, or stands in the state dict.
-_FOUND_ANEW = (
+# Not pickled: rebuilt from the parameters, or restored from the saved moments.
+_REBUILT = (
     "_buckets",
     "_found",
     "_group_of",
@@ -128,7 +128,7 @@ class Adamax:
         self.param_groups: list[dict[str, Any]] = []
         self._found: list[_parameters.Parameters] = []
         self._buckets: list[_buckets.Bucket] = []
-        # What they were found to be at the last step, and packed.
+        # Fingerprint of the last step's hyperparameters, and their packed table.
         self._last_hyperparameters: tuple[Any, Any] | None = None
         for group in groups:
             self._add(group)
@@ -207,18 +207,13 @@ class Adamax:
           "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``: parameters are
           numbered in order through all groups, and those that never took a step have
           no entry under `"state"`. Moments of a reduced `state_dtype` are decoded,
-          and `"scale"` and `"key"` beside them give back the codes, bit for bit. A
-          deep copy, which can be pickled; arrays are JAX's. The parameters themselves
-          are not in it, as in PyTorch.
+          and `"scale"`, `"bound"` and `"key"` beside them give back the codes bit for
+          bit. It is a deep copy, which can be pickled; arrays are JAX's. The parameters
+          themselves are not in it, as in PyTorch.
         """
         params = self._read()
-        moments = self._scattered(self._kept(params), params)
-        return _state_dict.save(
-            self.param_groups,
-            self._sizes(),
-            moments,
-            [self._decoded(k, entry, params[k]) for k, entry in enumerate(moments)],
-        )
+        states = self._scattered(self._kept(params), params)
+        return _state_dict.save(self.param_groups, self._sizes(), states, params)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take moments, step counts and hyperparameters from a state dict.
@@ -241,10 +236,10 @@ class Adamax:
             state_dict, self._sizes(), [{**self.defaults, **own} for own in kept]
         )
         params = self._read()
-        moments = _state_dict.load_moments(
+        states = _state_dict.load_moments(
             state_dict, params, self._paths, [options[i] for i in self._group_of]
         )
-        buckets = _buckets.gather(dict(enumerate(moments)), params, self._group_of)
+        buckets = _buckets.gather(dict(enumerate(states)), params, self._group_of)
         for group, loaded in zip(self.param_groups, options, strict=True):
             own = group["params"]
             group.clear()
@@ -284,7 +279,7 @@ class Adamax:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what `copy` and `pickle` keep: structures of JAX are not among it."""
-        kept = {k: v for k, v in self.__dict__.items() if k not in _FOUND_ANEW}
+        kept = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
         return {**kept, "saved": self._scattered(self._buckets, self._read())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -306,10 +301,10 @@ class Adamax:
         found = _parameters.find(group["params"])
         self._refuse_shared(found, group["params"])
         params = found.read(group["params"])
-        moments = _moments.init(params, group.get("state_dtype"))
+        states = _moments.init(params, group.get("state_dtype"))
         first, number = sum(self._sizes()), len(self.param_groups)
         self._buckets += _buckets.gather(
-            dict(enumerate(moments, first)),
+            dict(enumerate(states, first)),
             [None] * first + params,
             [number] * (first + len(params)),
         )
@@ -365,19 +360,12 @@ class Adamax:
 
     def _scattered(
         self, buckets: Sequence[_buckets.Bucket], params: Sequence[Any]
-    ) -> list[_moments.Moments]:
-        """Return copies of the moments of all parameters."""
-        moments: dict[int, _moments.Moments] = {}
+    ) -> list[_moments.ParamState]:
+        """Return copies of the states of all parameters."""
+        states: dict[int, _moments.ParamState] = {}
         for bucket in buckets:
-            moments |= _buckets.scatter(bucket, params)
-        return [moments[k] for k in range(len(params))]
-
-    def _decoded(self, k: int, moments: _moments.Moments, param: Any) -> Any:
-        own = _hyperparameters.to_functional(self.param_groups[self._group_of[k]])
-        norm = _moments.cast(
-            moments.norm, param.dtype, None, b1=own["b1"], b2=own["b2"], key=0
-        )
-        return _moments.Moments(norm, moments.count)
+            states |= _buckets.scatter(bucket, params)
+        return [states[k] for k in range(len(params))]
 
     def _packed(self) -> _hyperparameters.Packed:
         """Return the hyperparameters of all groups, checked."""

@@ -1,0 +1,113 @@
+"""The layout of PyTorch's state dicts, which the class `Adamax` has too.
+
+``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …}, "param_groups": [{…,
+"params": [0, …]}, …]}``
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adamax_optax._arrays import to_numpy, whole_number
+
+KEYS = ("step", "exp_avg", "exp_inf")
+
+
+class Entry(NamedTuple):
+    """The state of one parameter, in whatever library.
+
+    Attributes:
+      step: The number of steps taken.
+      mu: The paper's m.
+      nu: The paper's u.
+    """
+
+    step: int
+    mu: Any
+    nu: Any
+
+
+def is_state_dict(x: Any) -> bool:
+    """Whether something has the layout of PyTorch's state dicts."""
+    return isinstance(x, Mapping) and {"state", "param_groups"} <= set(x)
+
+
+def require_state_dict(x: Any) -> None:
+    """Raise unless something has the layout of PyTorch's state dicts.
+
+    Raises:
+      ValueError: If it has not.
+    """
+    if not is_state_dict(x):
+        raise ValueError(
+            "A state dict must have the keys 'state' and 'param_groups', got "
+            f"{list(x) if isinstance(x, Mapping) else x!r}."
+        )
+
+
+def parameters(
+    state_dict: Mapping[str, Any],
+) -> tuple[list[Any], dict[Any, str]]:
+    """Return the parameters of a state dict, in order, and what names they have.
+
+    PyTorch numbers them, and knows the names of those that came from
+    `named_parameters`; what it gathers from several processes has names for numbers.
+    """
+    keys: list[Any] = []
+    names: dict[Any, str] = {}
+    for group in state_dict["param_groups"]:
+        own = list(map(number_of, group["params"]))
+        keys += own
+        names.update(zip(own, group.get("param_names", ()), strict=False))
+    names.update({key: key for key in keys if isinstance(key, str)})
+    return keys, names
+
+
+def read_entries(
+    state_dict: Mapping[str, Any],
+    label: Callable[[Any], str],
+    problems: list[str],
+) -> dict[Any, Entry]:
+    """Return the entries in a state dict, by the keys of their parameters.
+
+    Args:
+      state_dict: The dict.
+      label: What messages call a parameter.
+      problems: What is missing, left over or no step count is added here.
+    """
+    saved = {number_of(key): entry for key, entry in state_dict["state"].items()}
+    keys, _ = parameters(state_dict)
+    if surplus := [key for key in saved if key not in keys]:
+        problems.append(f"the saved state has entries for {surplus}, in no group")
+    entries = {}
+    for key, entry in saved.items():
+        if key not in keys:
+            continue
+        if missing := [name for name in KEYS if name not in entry]:
+            problems.append(
+                f"the saved state of {label(key)} lacks {missing}; it has {list(entry)}"
+            )
+            continue
+        try:
+            step = whole_number(entry["step"])
+        except ValueError as error:
+            problems.append(f"the saved step of {label(key)} {error}")
+            continue
+        mu, nu = (to_numpy(entry[name]) for name in KEYS[1:])
+        entries[key] = Entry(step, mu, nu)
+    return entries
+
+
+def write_entry(entry: Entry, array: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the entry of a parameter in a state dict; `array` makes its arrays."""
+    values = np.float32(entry.step), entry.mu, entry.nu
+    return dict(zip(KEYS, map(array, values), strict=True))
+
+
+def number_of(key: Any) -> Any:
+    """Return the key of a parameter in a state dict as PyTorch has it."""
+    # Numbers become strings in JSON, and arrays where all of a tree is made arrays.
+    if isinstance(key, str):
+        return int(key) if key.isdecimal() else key
+    return int(key)

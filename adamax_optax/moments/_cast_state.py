@@ -1,0 +1,208 @@
+"""From one `state_dtype` to another, in the middle of a run."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamax_optax._rounding import leaf_key, next_key, noise
+from adamax_optax._sharding import replicated_beside
+from adamax_optax.moments._infinity_norm import ScaleByInfinityNormState
+from adamax_optax.moments._reduced_norm import (
+    Codec,
+    ScaleByReducedInfinityNormState,
+    codec_for,
+)
+from adamax_optax.moments._word_codes import bound_of
+
+Moments = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
+
+
+def is_moments(x: Any) -> bool:
+    """Whether something is the state of moments, in whatever form."""
+    return isinstance(x, Moments)
+
+
+def require_moments(opt_state: optax.OptState) -> None:
+    """Raise unless a state holds moments of this package.
+
+    Raises:
+      ValueError: If there are none.
+    """
+    if not any(map(is_moments, jax.tree.leaves(opt_state, is_leaf=is_moments))):
+        raise ValueError(
+            "opt_state holds no moments of adamax_optax; got "
+            f"{jax.tree.structure(opt_state)}."
+        )
+
+
+def state_dtype_of(moments: Moments) -> Any:
+    """Return the `state_dtype` in which moments are kept, a dtype or `None`.
+
+    It is `None` for reduced moments of an empty tree too, which have no codes.
+    """
+    if isinstance(moments, ScaleByInfinityNormState):
+        return None
+    return next((code.dtype for code in jax.tree.leaves(moments.codes)), None)
+
+
+def cast_state(
+    opt_state: optax.OptState, state_dtype: jax.typing.DTypeLike | None
+) -> optax.OptState:
+    """Convert the moments in an optimizer state to another `state_dtype`.
+
+    A run that outgrows its memory can continue with smaller state: cast the state, and
+    build the optimizer again with the same arguments and the new `state_dtype`. The
+    state describes itself, so no hyperparameters are needed.
+
+    Args:
+      opt_state: The state of any transformation of this package, however deep in the
+        states of chains and wrappers.
+      state_dtype: `None`, `jnp.bfloat16`, `jnp.float16` or `jnp.uint16`, as in
+        `adamax_optax.adamax`.
+
+    Returns:
+      The state with its moments converted and all else as it was. The error is one
+      rounding of the new form: none for `None`, where the moments come out in float32;
+      in bfloat16 m is rounded at random by at most 1 part in 128 and u to the nearest
+      by at most 1 part in 256; in float16 both by at most 1 part in 500; in uint16 u by
+      at most 12%, and m / u is rounded at random without bias.
+
+    Raises:
+      ValueError: If `state_dtype` is none of these, if the moments are complex, or if
+        there are no moments of this package in `opt_state`.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> p = jnp.ones(1000)
+      >>> state = ao.adamax(1e-3).init(p)
+      >>> small = ao.interop.cast_state(state, jnp.uint16)
+      >>> tx = ao.adamax(1e-3, state_dtype=jnp.uint16)
+      >>> updates, small = tx.update(p, small, p)
+    """
+    require_moments(opt_state)
+    return jax.tree.map(
+        lambda x: _cast(x, state_dtype) if is_moments(x) else x,
+        opt_state,
+        is_leaf=is_moments,
+    )
+
+
+def restore_codes(
+    moments: ScaleByInfinityNormState,
+    state_dtype: Any,
+    scale: jax.Array,
+    bound: jax.Array | None,
+    key: jax.Array,
+) -> ScaleByReducedInfinityNormState:
+    """Return decoded moments in the codes that they came from, bit for bit.
+
+    Rounding to the nearest code gives every decoded value its own code back: the errors
+    of the arithmetic between are far smaller than half the distance to the next code.
+
+    Args:
+      moments: What `cast_state` made of the state with `state_dtype=None`.
+      state_dtype: Of the state, not `None`.
+      scale: Its scale.
+      bound: Its bound.
+      key: Its key.
+    """
+    half = jnp.asarray(1 << 31, jnp.uint32)  # the noise that rounds to the nearest
+    codec = codec_for(state_dtype)
+    return _quantized(codec, moments, scale, bound, key, lambda leaf, m: half)
+
+
+def _cast(state: Moments, state_dtype: Any) -> Moments:
+    moments = _dequantized(state)
+    if state_dtype is None:
+        return moments
+    codec = codec_for(state_dtype)
+    leaves = jax.tree.leaves(moments.mu)
+    if any(map(jnp.iscomplexobj, leaves)):
+        raise ValueError(
+            f"state_dtype={state_dtype!r} does not take the moments of complex "
+            "parameters: keep them with state_dtype=None."
+        )
+    if isinstance(state, ScaleByReducedInfinityNormState):
+        scale, key = state.scale, next_key(state.key)
+    else:
+        scale = replicated_beside(moments.mu, 1, jnp.float32, (len(leaves),))
+        key = replicated_beside(moments.mu, 0, jnp.uint32)
+    bound = None
+    if codec.bounded:
+        bounds = map(_bound_of, leaves, jax.tree.leaves(moments.nu))
+        bound = jnp.stack([*bounds]) if leaves else jnp.zeros(0, jnp.float32)
+    return _quantized(
+        codec, moments, scale, bound, key, lambda leaf, m: noise(m, leaf_key(key, leaf))
+    )
+
+
+def _dequantized(state: Moments) -> ScaleByInfinityNormState:
+    """Return the moments in float32, or as they are if they are wider."""
+    if isinstance(state, ScaleByInfinityNormState):
+        return state
+    dtype = state_dtype_of(state)
+    if dtype is None:
+        return ScaleByInfinityNormState(mu=state.codes[0], nu=state.codes[0])
+    means, norms = [], []
+    for leaf, codes in enumerate(zip(*map(jax.tree.leaves, state.codes), strict=True)):
+        bound = None if state.bound is None else state.bound[leaf]
+        m, u = _dequantize(codec_for(dtype), codes, state.scale[leaf], bound)
+        means.append(m)
+        norms.append(u)
+    treedef = jax.tree.structure(state.codes[0])
+    return ScaleByInfinityNormState(
+        mu=jax.tree.unflatten(treedef, means), nu=jax.tree.unflatten(treedef, norms)
+    )
+
+
+def _quantized(
+    codec: Codec,
+    moments: ScaleByInfinityNormState,
+    scale: jax.Array,
+    bound: jax.Array | None,
+    key: jax.Array,
+    random: Callable[[int, jax.Array], jax.Array],
+) -> ScaleByReducedInfinityNormState:
+    """Return the state with these moments; `random` makes the noise of a leaf."""
+    codes = [
+        _quantize(
+            codec,
+            m,
+            u,
+            scale[leaf],
+            None if bound is None else bound[leaf],
+            random(leaf, m),
+        )
+        for leaf, (m, u) in enumerate(zip(*map(jax.tree.leaves, moments), strict=True))
+    ]
+    treedef = jax.tree.structure(moments.mu)
+    trees = [[leaf[i] for leaf in codes] for i in range(len(codec.initial))]
+    return ScaleByReducedInfinityNormState(
+        codes=tuple(jax.tree.unflatten(treedef, tree) for tree in trees),
+        scale=scale,
+        bound=bound,
+        key=key,
+    )
+
+
+# Jitted: compiled once for each shape, not operation by operation.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _dequantize(codec, codes, scale, bound):
+    return codec.dequantize(codes, scale, bound)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _quantize(codec, m, u, scale, bound, random):
+    m, u = m.astype(jnp.float32), u.astype(jnp.float32)
+    return codec.quantize(m, u, scale, bound, random)
+
+
+@jax.jit
+def _bound_of(m, u):
+    return bound_of(m.astype(jnp.float32), u.astype(jnp.float32))

@@ -1,0 +1,129 @@
+"""m and u in bfloat16 or float16: 4 bytes of state per parameter."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adamax_optax._rounding import (
+    power_of_two,
+    round_at_random,
+    round_to_nearest,
+    to_bits,
+)
+
+Codes = tuple[jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfCodes:
+    """Two arrays of one 16-bit float dtype: m, rounded at random, and v = u / s.
+
+    bfloat16 has the exponents of float32 and stores m and v as they are. float16 has 30
+    octaves, too few for ε = 1e-8 and gradients of 1e8 together, so it stores the signed
+    square roots of m and v: 60 octaves. v is clipped to normal numbers, and gradients
+    to a range in which no denominator is ever 0 or infinite.
+
+    Each array is computed from itself and the gradient alone, in place, and ends in an
+    operation with two operands: XLA on CPU recomputes a trailing chain of conversions
+    in every loop that reads it.
+
+    Attributes:
+      dtype: `jnp.bfloat16` or `jnp.float16`.
+    """
+
+    dtype: Any
+    bounded = False
+
+    @property
+    def root(self) -> bool:
+        """Whether the square roots of m and v are stored."""
+        return self.dtype == jnp.float16
+
+    @property
+    def low(self) -> float:
+        """The least code of v."""
+        return 2.0**-14 if self.root else 2.0**-100
+
+    @property
+    def high(self) -> float:
+        """The largest v."""
+        return 2.0**31 if self.root else 2.0**121
+
+    @property
+    def initial(self) -> tuple[float, float]:
+        """The codes of m = 0 and of the least v."""
+        return 0.0, self.low
+
+    def step(
+        self,
+        g: jax.Array,
+        codes: Codes,
+        scales: tuple[jax.Array, jax.Array, jax.Array],
+        bounds: Any,
+        b1: Any,
+        eps: Any,
+        random: jax.Array,
+    ) -> Codes:
+        """Return the codes after one gradient; see `Codec`."""
+        mean, norm = codes
+        _, scale, quarterings = scales
+        top = self.high / 2
+        g = jnp.clip(g, -top, top)  # NaN stays, and shows in m
+        m = b1 * self._decode(mean) + (1 - b1) * g  # m ← β1 m + (1 - β1) g
+        half = power_of_two(-quarterings)
+        kept = norm.astype(jnp.float32) * (half if self.root else half * half)
+        new = (jnp.abs(g) + eps) * (1 / scale)  # v ← max(v, (|g| + ε) / s)
+        return self._mean_code(m, random), self._larger_norm(kept, new)
+
+    def ratio(self, codes: Codes, scale: jax.Array, bound: Any) -> jax.Array:
+        """Return m / u, float32."""
+        m, u = self.dequantize(codes, scale, bound)
+        return m / u
+
+    def dequantize(
+        self, codes: Codes, scale: jax.Array, bound: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return m and u, float32."""
+        mean, norm = codes
+        return self._decode(mean), self._decode(norm) * scale
+
+    def quantize(
+        self,
+        m: jax.Array,
+        u: jax.Array,
+        scale: jax.Array,
+        bound: Any,
+        random: jax.Array,
+    ) -> Codes:
+        """Return the codes of m and u."""
+        norm = self._larger_norm(jnp.float32(0), u / scale)
+        return self._mean_code(m, random), norm
+
+    def _decode(self, code: jax.Array) -> jax.Array:
+        x = code.astype(jnp.float32)
+        return x * jnp.abs(x) if self.root else x
+
+    def _mean_code(self, m: jax.Array, random: jax.Array) -> jax.Array:
+        if not self.root:
+            return round_at_random(m, self.dtype, random)
+        root = round_at_random(jnp.sqrt(jnp.abs(m)), self.dtype, random)
+        # By the sign bit, so that -0.0, to which a mean may underflow, keeps its sign.
+        return jnp.where(to_bits(m) < 0, -root, root)
+
+    def _larger_norm(self, kept: jax.Array, new: jax.Array) -> jax.Array:
+        """Return the code of max(v, new), where `kept` is the code of v."""
+        kept = jnp.maximum(kept, self.low)
+        new = jnp.minimum(new, self.high)
+        if not self.root:
+            return round_to_nearest(jnp.maximum(kept, new), self.dtype)
+        # Re-encode only where `new` is larger, so nothing is rounded twice. The root is
+        # taken of the maximum, which is `new` there, since that always has the sharding
+        # of the state, which `new` alone need not have.
+        larger = jnp.maximum(new, kept * kept)
+        return jnp.where(
+            new > kept * kept,
+            round_to_nearest(jnp.sqrt(larger), self.dtype),
+            kept.astype(self.dtype),
+        )
