@@ -3,7 +3,7 @@
 import copy
 import pickle
 import re
-import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 import adamax_optax as ao
-from adamax_optax import compat
+
+ROOT = Path(__file__).parents[1]
 
 
 class Net(nnx.Module):
@@ -238,23 +239,6 @@ def test_stands_in_nnx_optimizer():
     assert_equal(arrays(net), arrays(expected))
 
 
-class LeNet5(nnx.Module):
-    """LeNet-5, as in MindSpore's tutorial."""
-
-    def __init__(self, *, rngs):
-        self.conv1 = nnx.Conv(1, 6, (5, 5), padding="VALID", rngs=rngs)
-        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs)
-        self.fc1 = nnx.Linear(256, 120, rngs=rngs)
-        self.fc2 = nnx.Linear(120, 84, rngs=rngs)
-        self.fc3 = nnx.Linear(84, 10, rngs=rngs)
-
-    def __call__(self, x):
-        for conv in (self.conv1, self.conv2):
-            x = nnx.max_pool(nnx.relu(conv(x)), (2, 2), strides=(2, 2))
-        x = x.reshape(len(x), -1)
-        return self.fc3(nnx.relu(self.fc2(nnx.relu(self.fc1(x)))))
-
-
 @pytest.mark.usefixtures("lenient_promotion")
 def test_mindspore_page_on_real_digits():
     pixels, labels = load_digits(return_X_y=True)
@@ -263,12 +247,13 @@ def test_mindspore_page_on_real_digits():
     labels = labels.astype(np.int32)
 
     # The code is the guide's own text.
-    guide = compat.__doc__.split("The same here")[1]
-    code = re.search(r"code-block:: python\n\n(.*?)\n\S", guide, re.S)[1]
+    guide = (ROOT / "docs" / "porting.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", guide, re.M | re.S)
     # The page's lr of 0.1 is a placeholder: Adamax moves every weight by that much.
-    code = textwrap.dedent(code).replace("lr=0.1", "lr=0.005")
-    loop = {"LeNet5": LeNet5, "nnx": nnx, "ao": ao, "optax": optax}
-    exec(code, loop)
+    code, step, _ = code.partition("data = jax.random")
+    assert step
+    loop: dict = {}
+    exec(code.replace("lr=0.1", "lr=0.005"), loop)
 
     rng = np.random.default_rng(0)
     seen, unseen = np.split(rng.permutation(len(labels)), [1024])

@@ -1,5 +1,9 @@
-"""Every Python block of README and guides runs, in one fresh namespace each."""
+"""Every Python block of README and guides runs, in one fresh namespace each.
 
+Blocks with `>>>` are doctests, which share one namespace per page.
+"""
+
+import doctest
 import re
 from pathlib import Path
 
@@ -17,6 +21,12 @@ BLOCKS = [
     )
 ]
 
+DOCTESTS = [
+    pytest.param(page, id=page.name)
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    if re.search("^>>> ", page.read_text(), re.M)
+]
+
 
 def test_there_are_blocks():
     assert any(block.id.startswith("README.md") for block in BLOCKS)
@@ -30,6 +40,17 @@ def test_block_runs(block, capsys):
     expected = re.findall(r"# prints: (.*)$", block, re.M)
     printed = capsys.readouterr().out.splitlines()
     assert printed == expected
+
+
+def test_there_are_doctests():
+    assert {case.id for case in DOCTESTS} >= {"interop.md", "porting.md"}
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("page", DOCTESTS)
+def test_doctests_pass(page):
+    results = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert results.attempted > 0 and results.failed == 0
 
 
 def test_it_is_short():
