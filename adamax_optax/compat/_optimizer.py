@@ -96,7 +96,8 @@ class Adamax:
           weight_decay: 0.0
       )
 
-    `adamax_optax.compat` has the guide for porting, with every difference.
+    The guide to porting, with every difference from both libraries, is
+    ``docs/porting.md``.
     """
 
     def __init__(
