@@ -14,7 +14,7 @@ README = ROOT / "README.md"
 BLOCKS = [
     pytest.param(block, id=f"{page.name} {number}")
     for page in [README, *sorted((ROOT / "docs").glob("*.md"))]
-    # Its blocks belong together: tests/test_orbax.py runs them in order.
+    # Its blocks belong together: tests/integration/test_orbax.py runs them in order.
     if page.name != "checkpointing.md"
     for number, block in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)

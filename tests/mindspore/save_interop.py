@@ -20,13 +20,13 @@ import numpy as np
 import optax
 
 import adamax_optax as ao
-from tests.interop_runs import draw, from_flax, run, to_flax
+from tests.interop.runs import draw, from_flax, run, to_flax
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "mindspore" / "interop"
 STEPS = 24
 MIDDLE = 10
 
-# Of `interop_runs.SHAPES`, where MindSpore's words are not PyTorch's.
+# Of `interop.runs.SHAPES`, where MindSpore's words are not PyTorch's.
 MINDSPORE = {
     "norm.weight": "norm.gamma",
     "norm.bias": "norm.beta",

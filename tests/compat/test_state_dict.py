@@ -14,7 +14,7 @@ import pytest
 import adamax_optax as ao
 from adamax_optax import lr_scheduler
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def make():
@@ -80,7 +80,7 @@ def test_goes_on_bit_for_bit():
 CONTINUE = """
 import pickle, sys
 import numpy as np, jax
-from tests.test_compat_state import make, run
+from tests.compat.test_state_dict import make, run
 with open(sys.argv[1], "rb") as file:
     parameters, saved, later = pickle.load(file)
 optimizer, scheduler = make()

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 import adamax_optax as ao
-from adamax_optax._reduced_norm import codes_for
-from adamax_optax.interop._cast_state import encode_again
+from adamax_optax.moments._reduced_norm import codec_for
+from adamax_optax.moments._cast_state import encode_again
 
 FORMS = [None, "bfloat16", "float16", "uint16"]
 # How far one rounding may move u, and m relative to u.
@@ -107,7 +107,7 @@ def every_code(state_dtype):
     if state_dtype == "uint16":
         return (bits[(bits & 0xFF) != 0xFF],)  # 0xFF: the norm is not a number
     values = bits.view(jnp.dtype(state_dtype))
-    form = codes_for(state_dtype, 0.9, 0.999)
+    form = codec_for(state_dtype, 0.9, 0.999)
     means = values[np.isfinite(values.astype(np.float32))]
     high = form.high**0.5 if form.root else form.high
     norms = means[(means.astype(float) >= form.low) & (means.astype(float) <= high)]

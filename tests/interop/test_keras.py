@@ -10,7 +10,7 @@ import pytest
 
 import adamax_optax as ao
 from adamax_optax.interop import from_keras, to_keras
-from tests.interop_runs import assert_close, refusal, run
+from tests.interop.runs import assert_close, refusal, run
 
 os.environ["KERAS_BACKEND"] = "jax"
 keras = pytest.importorskip("keras")

@@ -21,7 +21,7 @@ from adamax_optax.interop import (
     kernels_to_flax,
     to_torch,
 )
-from tests.interop_runs import (
+from tests.interop.runs import (
     ORDER,
     SHAPES,
     assert_close,

@@ -3,7 +3,7 @@
 Deliberately not compared:
 
 - half-precision parameters: PyTorch keeps their moments in the parameter's dtype, ours
-  in float32 (`test_compat.py` holds ours against float64);
+  in float32 (`test_optimizer.py` holds ours against float64);
 - a learning rate below 0, where chained schedulers lead to one: ours refuses the next
   step, PyTorch takes it;
 - the step of an infinite or NaN parameter without weight decay: ours adds 0 times it,

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests import many_processes
+from tests.integration import many_processes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def distributed():
 
 @pytest.mark.usefixtures("lenient_promotion", "shardy")
 def test_two_processes_are_one_bit_for_bit(distributed, tmp_path):
-    command = [sys.executable, "-m", "tests.many_processes"]
+    command = [sys.executable, "-m", "tests.integration.many_processes"]
     command += [str(distributed.free_port()), "2"]
     result = tmp_path / "result.npz"
     distributed.run_all(

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamax_optax._noise import leaf_key, noise
-from adamax_optax._word_codes import WordCodes, ratio_bound
+from adamax_optax._rounding import leaf_key, noise
+from adamax_optax.moments._word_codes import WordCodes, ratio_bound
 
 B1, B2 = 0.9, 0.999
 CODES = WordCodes(B1, B2)

@@ -29,7 +29,7 @@ import pytest
 
 import adamax_optax as ao
 
-DATA = Path(__file__).parent / "data" / "mindspore"
+DATA = Path(__file__).parents[1] / "data" / "mindspore"
 OVERVIEW = json.loads((DATA / "cases.json").read_text())
 STEPS = 50
 TOLERANCE = 1e-6

@@ -1,6 +1,6 @@
 """Train on the devices of all processes: run by each of them, see test_distributed.py.
 
-python -m tests.many_processes PORT PROCESSES RANK RESULT
+python -m tests.integration.many_processes PORT PROCESSES RANK RESULT
 """
 
 import sys

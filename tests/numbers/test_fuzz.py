@@ -1,7 +1,7 @@
 """Any input gives the right numbers or a clear error, never a silent NaN.
 
-``FUZZ=50 python -m pytest tests/test_fuzz.py`` tries fifty times as many examples, and
-others each time.
+``FUZZ=50 python -m pytest tests/numbers/test_fuzz.py`` tries fifty times as many
+examples, and others each time.
 """
 
 import functools

@@ -18,7 +18,7 @@ import pytest
 
 import adamax_optax as ao
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # When a life is ended, in turn. The uint16 state rounds at random at each step, so that
 # nothing but the right bits goes on as the undisturbed run does.
 MOMENTS = ["start", *["writing", "anywhere", "start", "anywhere", "writing"] * 4]

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FORMS = [None, "bfloat16", "float16", "uint16"]
 SAVED_AT = 10
 REST = range(SAVED_AT, SAVED_AT + 20)
@@ -268,7 +268,7 @@ def test_class(saved, state_dtype, where):
 ELSEWHERE = """
 import pickle, sys
 import jax, numpy as np
-from tests import test_orbax as here
+from tests.integration import test_orbax as here
 
 assert len(jax.devices()) == 1
 functional, of_class, result = sys.argv[1:]

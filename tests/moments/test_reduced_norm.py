@@ -1,6 +1,8 @@
 """scale_by_infinity_norm with reduced state: against float64, at every extreme."""
 
 import chex
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ import optax
 import pytest
 
 import adamax_optax as ao
-from adamax_optax._reduced_norm import _step_leaf, codes_for
-from adamax_optax._word_codes import ratio_bound
+from adamax_optax.moments._reduced_norm import decay_scale
+from adamax_optax.moments._reduced_norm import _step_leaf, codec_for
+from adamax_optax.moments._word_codes import ratio_bound
 
 STATE_DTYPES = ["bfloat16", "float16", "uint16"]
 BYTES = {"bfloat16": 4, "float16": 4, "uint16": 2}
@@ -45,7 +48,7 @@ def exact(gradients, b1=0.9, b2=0.999, eps=1e-8):
 
 def moments(state, state_dtype, b1=0.9, b2=0.999):
     """Return m and u of a reduced state in float64."""
-    form = codes_for(state_dtype, b1, b2)
+    form = codec_for(state_dtype, b1, b2)
     found = form.moments(state.codes, state.scale, b1, b2)
     return tuple(np.asarray(x, np.float64) for x in found)
 
@@ -302,9 +305,64 @@ def test_leaves_alike_are_traced_once_whoever_asks(state_dtype):
     traced = _step_leaf._cache_size()
     step()
     assert _step_leaf._cache_size() == traced
-    assert codes_for(state_dtype, 0.9, 0.999) == codes_for(state_dtype, 0.8, 0.9)
+    assert codec_for(state_dtype, 0.9, 0.999) == codec_for(state_dtype, 0.8, 0.9)
     same = [
-        codes_for(d, 0.9, 0.999) == codes_for(state_dtype, 0.9, 0.999)
+        codec_for(d, 0.9, 0.999) == codec_for(state_dtype, 0.9, 0.999)
         for d in STATE_DTYPES
     ]
     assert same == [d == state_dtype for d in STATE_DTYPES]
+
+
+# --- The lazy scale: exact, and in range for ever -------------------------------------
+
+SCALES = st.floats(0.5, 2.0, exclude_max=True, width=32)
+DECAYS = st.floats(0.0, 1.0, exclude_max=True, width=32)
+
+
+@hypothesis.given(SCALES, DECAYS)
+def test_product_is_the_decay_and_the_scale_stays_in_range(scale, b2):
+    new, quarterings = decay_scale(jnp.float32(scale), b2)
+    assert new.dtype == jnp.float32 and quarterings.dtype == jnp.int32
+    assert 0.5 <= new < 2.0
+    assert quarterings >= 0
+    # s' 4^-q = β2 s, with the one rounding of that product.
+    decayed = np.float32(scale) * np.maximum(np.float32(b2), np.float32(2.0**-64))
+    assert np.float64(new) * 4.0 ** -float(quarterings) == decayed
+
+
+def test_quarters_once_in_a_while():
+    def step(scale, _):
+        scale, quarterings = decay_scale(scale, 0.999)
+        return scale, quarterings
+
+    _, quarterings = jax.lax.scan(step, jnp.ones([]), length=10_000)
+    # ln 4 / -ln 0.999 = 1385.6 steps between two.
+    np.testing.assert_allclose(quarterings.sum(), 10_000 / 1385.6, atol=1)
+    assert quarterings.max() == 1
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 0.9, 0.999]))
+def test_lazy_norm_equals_the_norm(seed, b2):
+    # v is stored exactly here: all that differs is the rounding of s, one a step.
+    magnitudes = np.random.default_rng(seed).exponential(size=300) ** 4 + 1e-8
+
+    def step(carry, magnitude):
+        v, scale = carry
+        scale, quarterings = decay_scale(scale, b2)
+        v = jnp.maximum(v * 4.0 ** -quarterings.astype(jnp.float32), magnitude / scale)
+        return (v, scale), v * scale
+
+    start = (jnp.zeros([]), jnp.ones([]))
+    _, lazy = jax.lax.scan(step, start, jnp.asarray(magnitudes, jnp.float32))
+    u, plain = 0.0, []
+    for magnitude in magnitudes:
+        u = max(b2 * u, magnitude)
+        plain.append(u)
+    np.testing.assert_allclose(lazy, plain, rtol=300 * 2.0**-24)
+
+
+@pytest.mark.usefixtures("x64")
+def test_wider_hyperparameter_does_not_widen_the_scale():
+    new, _ = decay_scale(jnp.float32(1.0), jnp.asarray(0.999, jnp.float64))
+    assert new.dtype == jnp.float32

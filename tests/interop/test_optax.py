@@ -11,7 +11,7 @@ from flax import nnx
 
 import adamax_optax as ao
 from adamax_optax.interop import cast_state, from_optax, to_optax
-from tests.interop_runs import assert_close, draw, refusal, run, to_flax
+from tests.interop.runs import assert_close, draw, refusal, run, to_flax
 
 RATE = optax.exponential_decay(0.1, 5, 0.8)
 MASK = {

@@ -365,7 +365,7 @@ def test_what_the_derivative_of_a_reduced_form_is(form):
         "weight_decay": 0.0,
     }
     if form is None:
-        # The whole derivative, which test_alias.py compares with differences.
+        # The whole derivative, which test_adamax.py compares with differences.
         for name in ["learning_rate", "b1", "b2"]:
             assert abs(derivative[name] - direct[name]) > 1e-3, name
         return

@@ -3,7 +3,7 @@
 What MindSpore did was recorded by `tests/mindspore/record_interop.py`, and what it was
 given of ours saved by `tests/mindspore/save_interop.py`. Nothing here needs MindSpore.
 
-Tolerance: see `interop_runs.assert_close`. MindSpore computes 1 - beta1^t in float32.
+Tolerance: see `runs.assert_close`. MindSpore computes 1 - beta1^t in float32.
 """
 
 import chex
@@ -22,7 +22,7 @@ from adamax_optax.interop import (
     leaf_names,
     to_mindspore,
 )
-from tests.interop_runs import assert_close, refusal, run, to_flax
+from tests.interop.runs import assert_close, refusal, run, to_flax
 from tests.mindspore.save_interop import (
     CASES,
     DATA,

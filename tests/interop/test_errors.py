@@ -15,7 +15,7 @@ import pytest
 
 import adamax_optax as ao
 from adamax_optax.interop import from_torch, to_mindspore
-from tests.interop_runs import refusal
+from tests.interop.runs import refusal
 
 
 def saved(*shapes, step=3, dtype=np.float32, **options):

@@ -17,9 +17,9 @@ from flax.training.train_state import TrainState
 import adamax_optax as ao
 from adamax_optax import lr_scheduler
 from adamax_optax.compat import _step
+from tests.numbers.test_mindspore import CASES, STEPS, assert_within, largest, load
 from tests.reference import adamax_trajectory
 from tests.running import random_gradients
-from tests.test_mindspore import CASES, STEPS, assert_within, largest, load
 
 # The constructor of mindspore.experimental.optim.Adamax, recorded from MindSpore 2.10.0
 # with inspect.signature, for where it is not installed.

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamax_optax._half_codes import HalfCodes
-from adamax_optax._noise import leaf_key, noise
+from adamax_optax.moments._half_codes import HalfCodes
+from adamax_optax._rounding import leaf_key, noise
 
 ONE = jnp.ones([])
 FORMS = [HalfCodes(jnp.bfloat16), HalfCodes(jnp.float16)]
