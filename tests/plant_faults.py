@@ -417,7 +417,7 @@ FAULTS = {
     ),
     "copies-share-what-is-overwritten": Fault(
         "compat/_adamax.py",
-        "if self._donate:  # what the original would overwrite",
+        "if self._donate:  # the original's steps overwrite its arrays",
         "if False:",
         "test_compat_donate.py",
     ),
