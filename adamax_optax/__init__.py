@@ -1,4 +1,4 @@
-"""Adamax for JAX: the numbers of MindSpore and PyTorch, as Optax transformations."""
+"""Adamax for JAX: Optax transformations that match MindSpore and PyTorch."""
 
 from adamax_optax import compat, interop, lr_scheduler, schedules
 from adamax_optax._adamax import adamax, adamaxw, scale_by_adamax

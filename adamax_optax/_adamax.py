@@ -1,5 +1,6 @@
 """The optimizers, as chains that read like the equations."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +15,11 @@ from adamax_optax._checks import (
     check_params,
     checked_mask,
 )
-from adamax_optax._dtypes import in_compute_dtype
+from adamax_optax._dtypes import StateDType, in_compute_dtype
 from adamax_optax.moments import scale_by_infinity_norm
+
+# As in Optax: no type describes a tree of booleans.
+Mask = Any | Callable[[optax.Params], Any] | None
 
 
 def adamax(
@@ -24,58 +28,60 @@ def adamax(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     *,
     maximize: bool | jax.Array = False,
     eps_outside: jax.typing.ArrayLike = 0.0,
-    state_dtype: Any = None,
+    state_dtype: StateDType = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adamax with the weight decay in the gradient, as in MindSpore and PyTorch.
+    """Adamax with the weight decay in the gradient, as in MindSpore and PyTorch.
 
     One step, for t = 1, 2, ...::
 
         g <- -g                                    if maximize
-        g <- g + weight_decay * p                  coupled: it enters m and u
+        g <- g + weight_decay * p                  coupled: enters m and u
         m <- b1 m + (1 - b1) g
         u <- max(b2 u, |g| + eps)
         p <- p - learning_rate * m / ((1 - b1^t) (u + eps_outside))
 
-    The numbers are those of `mindspore.experimental.optim.Adamax` and
-    `torch.optim.Adamax`; without weight decay also those of `optax.adamax`.
+    The results are those of `mindspore.experimental.optim.Adamax` and
+    `torch.optim.Adamax`, and without weight decay those of `optax.adamax`.
 
     Args:
       learning_rate: The paper's alpha: a number of at least 0, an array of shape (),
-        or a schedule. A schedule is asked for the count before the step: the first
-        step uses ``schedule(0)``.
+        or a schedule. A schedule is evaluated at the count before the step, so the
+        first step uses ``schedule(0)``.
       b1: Decay rate of the mean of the gradients, in [0, 1).
       b2: Decay rate of their infinity norm, in [0, 1).
       eps: Added to every |g| inside the maximum, at least 0.
       weight_decay: Coefficient of the coupled L2 penalty, at least 0: a number, an
         array of shape (), or a schedule.
-      mask: Which leaves decay: a tree of booleans with the structure of the
-        parameters or a prefix of it, or a function from the parameters to one.
-        `None`: all.
+      mask: The leaves that decay: a tree of booleans with the structure of the
+        parameters or a prefix of it, or a function from the parameters to such a tree.
+        `None` means all leaves.
       maximize: Whether to ascend. The gradient is negated before the decay is added.
-      eps_outside: Added to the norm where it divides, at least 0. With ``eps=0.0``
+      eps_outside: Added to u in the denominator, at least 0. With ``eps=0.0``
         this is the rule of Keras, TensorFlow and `mindspore.nn.AdaMax`.
-      state_dtype: How the moments are kept: `None`, in the parameters' dtype but at
-        least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
-        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which needs b1 < b2.
+      state_dtype: How the moments are stored. `None`: in the parameters' dtype, but at
+        least float32 (8 bytes per parameter). `jnp.bfloat16` or `jnp.float16`: 4 bytes.
+        `jnp.uint16`: both in one word, 2 bytes; noisier if b1 >= b2.
 
     All but `mask` and `state_dtype` may be traced, `b1` and `b2` as float32 or wider.
-    Under `optax.inject_hyperparams` name `state_dtype` in `static_args`, since a dtype
-    is callable and would be taken for a schedule, and for half-precision parameters
+    Under `optax.inject_hyperparams`, list `state_dtype` in `static_args`, since a dtype
+    is callable and would be taken for a schedule; for half-precision parameters, also
     pass ``hyperparam_dtype=jnp.float32``.
 
     Returns:
-      The transformation. The state is a chain's, with a `ScaleByInfinityNormState`
-      (`mu`, `nu`) and a `ScaleByBiasCorrectionState` (`count`) in it; reach them by
-      name, ``optax.tree_utils.tree_get(state, "mu")``. Arithmetic runs in at least
-      float32; updates have the gradients' dtype, rounded once. Complex leaves have
-      one norm, of the modulus.
+      The transformation. Its state is a chain's, which contains a
+      `ScaleByInfinityNormState` (`mu`, `nu`), or a `ScaleByReducedInfinityNormState`
+      if `state_dtype` is not `None`, and a `ScaleByBiasCorrectionState` (`count`).
+      Read them by name: ``optax.tree_utils.tree_get(state, "mu")``. A leaf whose
+      gradient is `None` keeps its moments exactly.
+      Arithmetic runs in at least float32; updates are rounded once, to the gradients'
+      dtype. Complex leaves have a real u, the norm of their moduli.
       Derivatives through training are exact with ``state_dtype=None``. With reduced
-      state m / u is a constant to them, and what is left is the effect of the learning
-      rate, of the bias correction and of `adamaxw`'s decay on each step by itself.
+      state, m / u is a constant: derivatives flow only through each step's learning
+      rate, bias correction and (`adamaxw`) decay.
 
     Raises:
       ValueError: If a hyperparameter is out of range; in `update`, if there is a
@@ -90,7 +96,7 @@ def adamax(
       ...     g = jax.grad(lambda p: jnp.sum((p - 3.0) ** 2))(p)
       ...     updates, state = tx.update(g, state, p)
       ...     p = optax.apply_updates(p, updates)
-      >>> print(f"{p[0]:.3f} {p[1]:.3f}")  # where 2 (p - 3) + 0.5 p = 0
+      >>> print(f"{p[0]:.3f} {p[1]:.3f}")  # the root of 2 (p - 3) + 0.5 p
       2.400 2.400
 
     References:
@@ -120,15 +126,15 @@ def adamaxw(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 1e-4,
-    mask: Any = None,
+    mask: Mask = None,
     *,
     maximize: bool | jax.Array = False,
     eps_outside: jax.typing.ArrayLike = 0.0,
-    state_dtype: Any = None,
+    state_dtype: StateDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adamax with decoupled weight decay: a drop-in for `optax.adamaxw`.
 
-    As `adamax`, except that the decay passes the moments by::
+    Like `adamax`, except that the decay does not enter the moments::
 
         p <- p - learning_rate * (m / ((1 - b1^t) (u + eps_outside)) + weight_decay * p)
 
@@ -138,9 +144,9 @@ def adamaxw(
       b2: See `adamax`.
       eps: See `adamax`.
       weight_decay: Coefficient of the decoupled decay, at least 0: a number, an array
-        of shape (), or a schedule. The learning rate multiplies it.
+        of shape (), or a schedule. It is multiplied by the learning rate.
       mask: See `adamax`.
-      maximize: Whether to ascend; the parameters decay all the same.
+      maximize: Whether to ascend. The parameters decay in either case.
       eps_outside: See `adamax`.
       state_dtype: See `adamax`.
 
@@ -185,7 +191,7 @@ def scale_by_adamax(
     eps: jax.typing.ArrayLike = 1e-8,
     *,
     eps_outside: jax.typing.ArrayLike = 0.0,
-    state_dtype: Any = None,
+    state_dtype: StateDType = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Rescale gradients as Adamax does: a drop-in for `optax.scale_by_adamax`.
 
@@ -224,16 +230,16 @@ def scale_by_adamax(
 
 
 def _ascent(maximize):
-    """The link that negates the gradient: the identity where that is plainly off."""
+    """Return the link that negates the gradient if `maximize` is true."""
     check_flag("maximize", maximize)
     if isinstance(maximize, bool):
         return optax.scale(-1.0) if maximize else optax.identity()
-    # Traced: an option that may change from step to step without a recompilation.
+    # An array may change from step to step without recompilation.
     return optax.scale(jnp.where(maximize, -1.0, 1.0))
 
 
 def _decay(weight_decay, mask):
-    """The link that adds λ θ: the identity, without need of θ, for a constant 0."""
+    """Return the link that adds λ θ; the identity, which needs no θ, if λ is 0."""
     if isinstance(weight_decay, int | float) and weight_decay == 0:
         return optax.identity()
     mask = None if mask is None else checked_mask(mask)

@@ -1,4 +1,4 @@
-"""The bias correction of a decayed mean that started from zero: x -> x / (1 - b1^t)."""
+"""Bias correction of a decayed mean that starts at zero: x -> x / (1 - b1^t)."""
 
 import math
 from typing import NamedTuple
@@ -16,18 +16,17 @@ class ScaleByBiasCorrectionState(NamedTuple):
     """The number of steps taken.
 
     Attributes:
-      count: The paper's t; shape (), int32. It stays at the largest int32 rather
-        than wrap.
+      count: The paper's t; shape (), int32. It stops at the largest int32.
     """
 
-    # Optax's name for it, in spite of the method `tuple.count`.
+    # Optax's name, which hides the method `tuple.count`.
     count: jax.Array  # type: ignore[assignment]
 
 
 def scale_by_bias_correction(
     b1: jax.typing.ArrayLike = 0.9,
 ) -> optax.GradientTransformation:
-    """Divide by the weight that a decayed mean has given to gradients so far.
+    """Divide by the total weight that a decayed mean has given to gradients so far.
 
     At step t = 1, 2, ...::
 
@@ -37,8 +36,8 @@ def scale_by_bias_correction(
       b1: Decay rate of the mean, in [0, 1); may be traced.
 
     Returns:
-      A transformation with the state `ScaleByBiasCorrectionState`. Updates have the
-      dtype and shape that came in.
+      A transformation with the state `ScaleByBiasCorrectionState`. Updates keep their
+      dtype and shape.
 
     Raises:
       ValueError: If `b1` is out of range; in `update`, if a leaf is not floating or
@@ -67,8 +66,7 @@ def scale_by_bias_correction(
     def update_fn(updates, state, params=None):
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
-        # 1 - β1^t = -expm1(t ln β1): the difference of two numbers near 1 would lose
-        # what it is about when β1 is near 1.
+        # 1 - β1^t = -expm1(t ln β1): expm1 avoids cancellation when β1 is near 1.
         correction = -jnp.expm1(count.astype(jnp.result_type(float)) * _log(b1))
 
         def correct(path, x):
@@ -84,7 +82,7 @@ def scale_by_bias_correction(
 
 
 def _log(b1):
-    """Return ln b1, in 64 bits where b1 is a Python number; -inf for 0."""
+    """Return ln b1, in 64 bits if b1 is a Python number; -inf for 0."""
     if isinstance(b1, int | float):
         return math.log(b1) if b1 > 0 else -math.inf
     return jnp.log(jnp.asarray(b1, jnp.result_type(float)))

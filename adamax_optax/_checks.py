@@ -1,4 +1,4 @@
-"""Every refusal: numbers, flags and trees, checked at trace time, never when traced."""
+"""Checks of arguments at trace time; the values of tracers are never checked."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,20 +22,17 @@ def check_range(
     schedule: bool = False,
     fix: str = "",
 ) -> None:
-    """Raise unless `value` is known only at run time or lies in [0, below).
+    """Raise `ValueError` unless `value` is a real number in [0, below).
 
-    Arrays of JAX (traced or not) and schedules pass with their values unchecked: to
-    look at these would be an error under `jit` and a wait for the device outside it.
+    The values of JAX arrays and schedules are not checked: reading them would be an
+    error under `jit`, and would wait for the device outside it.
 
     Args:
       name: The argument's name, for the message.
       value: A number, an array of shape () or a schedule.
       below: The excluded upper end of the range.
       schedule: Whether `value` may be a schedule.
-      fix: What to do instead, appended to the message.
-
-    Raises:
-      ValueError: If `value` is none of these, NaN, or outside the range.
+      fix: Advice to append to the message.
     """
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
     if is_array and value.shape != ():
@@ -54,7 +51,7 @@ def check_range(
         )
     if real and not isinstance(value, jax.Array):
         number = value if isinstance(value, int) else float(value)
-        # Not `or` of the opposites, which a NaN would pass.
+        # Written so that a NaN fails.
         if not (0 <= number < below and number <= _LARGEST):
             bound = "finite" if below == math.inf else f"below {below:g}"
             raise ValueError(
@@ -63,13 +60,10 @@ def check_range(
 
 
 def check_decay_rate(name: str, value: Any) -> None:
-    """Raise unless a decay rate may lie in [0, 1), and has the bits to lie near 1.
+    """Raise `ValueError` unless `value` is in [0, 1), in a dtype of at least 32 bits.
 
-    In bfloat16, 0.999 is 1 and nothing would ever decay. The values of JAX's arrays are
-    not looked at, but their dtypes are.
-
-    Raises:
-      ValueError: Naming the argument, the value or the dtype, and the fix.
+    In bfloat16, 0.999 is 1 and nothing would ever decay. JAX arrays are checked only
+    for their dtype.
     """
     check_range(name, value, below=1.0)
     dtype = getattr(value, "dtype", None)
@@ -87,11 +81,7 @@ def check_decay_rate(name: str, value: Any) -> None:
 def check_hyperparameters(
     *, b1: Any, b2: Any, eps: Any, eps_outside: Any = 0.0, weight_decay: Any = 0.0
 ) -> None:
-    """Raise unless b1 and b2 are decay rates and the others finite and not negative.
-
-    Raises:
-      ValueError: Naming the argument, the value and the range.
-    """
+    """Raise `ValueError` if a hyperparameter is out of range."""
     check_decay_rate("b1", b1)
     check_decay_rate("b2", b2)
     check_range("eps", eps)
@@ -100,11 +90,9 @@ def check_hyperparameters(
 
 
 def check_learning_rate(value: Any) -> None:
-    """Raise if a learning rate is a number below 0, infinite or NaN.
+    """Raise `ValueError` if a learning rate is negative, infinite or NaN.
 
-    Raises:
-      ValueError: Naming the value; ascent is `maximize=True`, since a negative rate
-        would also turn the weight decay into growth.
+    A negative rate is no way to ascend: it would turn the weight decay into growth.
     """
     check_range(
         "learning_rate", value, schedule=True, fix=" To ascend, pass maximize=True."
@@ -112,11 +100,7 @@ def check_learning_rate(value: Any) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise unless `value` is a boolean, or an array of one.
-
-    Raises:
-      ValueError: Naming the argument and the value.
-    """
+    """Raise `ValueError` unless `value` is a boolean or a boolean array of shape ()."""
     is_array = isinstance(value, jax.Array | np.ndarray | np.bool_)
     if not isinstance(value, bool) and not (
         is_array and value.shape == () and value.dtype == bool
@@ -125,11 +109,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_inexact(path: Any, leaf: Any, what: str) -> None:
-    """Raise unless a leaf is an array of a floating or complex dtype.
-
-    Raises:
-      ValueError: Naming the leaf, its dtype and the fix.
-    """
+    """Raise `ValueError` unless a leaf is a floating or complex array."""
     dtype = leaf_dtype(leaf)
     if dtype is None:
         raise ValueError(
@@ -144,15 +124,11 @@ def check_inexact(path: Any, leaf: Any, what: str) -> None:
 
 
 def check_gradients(gradients: Any, moments: Any) -> None:
-    """Raise unless the gradients fit the moments that `init` made.
+    """Raise `ValueError` unless the gradients fit the moments that `init` made.
 
     Args:
-      gradients: A tree of arrays; `None` stands for "no gradient" anywhere.
+      gradients: A tree of arrays; `None`, for a leaf or a subtree, is no gradient.
       moments: The tree of first moments.
-
-    Raises:
-      ValueError: If the structures differ, or if a leaf's shape or kind of dtype
-        does not fit; the message names the leaf.
     """
     for path, gradient, moment in pairs(
         gradients,
@@ -171,12 +147,9 @@ def check_gradients(gradients: Any, moments: Any) -> None:
 
 
 def check_params(gradients: Any, params: Any) -> None:
-    """Raise unless the parameters are of the structure and shapes of the gradients.
+    """Raise `ValueError` unless `params` has the structure and shapes of `gradients`.
 
-    Were they broadcast, an update of another parameter's decay would look healthy.
-
-    Raises:
-      ValueError: If they do not fit; the message names the leaf.
+    Otherwise a wrong shape would broadcast, and the wrong decay would go unnoticed.
     """
     for path, gradient, param in pairs(
         gradients,
@@ -191,18 +164,17 @@ def check_params(gradients: Any, params: Any) -> None:
 
 
 def checked_mask(mask: Any) -> Callable[[Any], Any]:
-    """Return the mask as a function from parameters to a tree that has been checked.
+    """Return the mask as a function from the parameters to a checked tree.
+
+    The function raises `ValueError` if a leaf of the tree is not a boolean, or if the
+    tree is not a prefix of the parameters.
 
     Args:
       mask: A tree of booleans, or a function from the parameters to one.
-
-    Returns:
-      The function. It raises a `ValueError` if the tree holds something else than
-      booleans, or is neither of the parameters' structure nor a prefix of it.
     """
 
     def mask_fn(params):
-        # A tree may be callable itself, as modules of Equinox are.
+        # A tree may itself be callable, such as an Equinox module: look at its leaves.
         leaves = jax.tree.leaves(mask)
         tree = mask(params) if leaves and all(map(callable, leaves)) else mask
         for leaf in jax.tree.leaves(tree):
@@ -211,7 +183,8 @@ def checked_mask(mask: Any) -> Callable[[Any], Any]:
             jax.tree.map(lambda *_: None, tree, params)
         except ValueError as error:
             raise ValueError(
-                f"mask must have the structure of the parameters or begin it: {error}"
+                "mask must have the structure of the parameters or be a prefix of it: "
+                f"{error}"
             ) from error
         return tree
 
@@ -219,15 +192,14 @@ def checked_mask(mask: Any) -> Callable[[Any], Any]:
 
 
 def leaf_name(path: Any) -> str:
-    """Return what a leaf is called in messages, such as ``['encoder']['bias']``."""
+    """Return a leaf's name for messages, such as ``['encoder']['bias']``."""
     return jax.tree_util.keystr(path) or "the root"
 
 
 def check_fit(path: Any, leaf: Any, other: Any, what: str, than: str) -> None:
-    """Raise unless two arrays are of one shape, and both real or both complex.
+    """Raise `ValueError` unless two arrays agree in shape and in being complex or not.
 
-    Raises:
-      ValueError: Naming the leaf, and what the two arrays are.
+    `what` and `than` name them in the message.
     """
     if jnp.shape(leaf) != jnp.shape(other):
         raise ValueError(
@@ -242,15 +214,12 @@ def check_fit(path: Any, leaf: Any, other: Any, what: str, than: str) -> None:
 
 
 def pairs(gradients: Any, others: Any, misfit: str) -> list[tuple[Any, Any, Any]]:
-    """Return each gradient, after its path and before what another tree has there.
+    """Return (path, gradient, other) for every leaf.
 
     Args:
-      gradients: A tree; `None` is a leaf in it.
-      others: A tree of the same structure, with anything in the place of a `None`.
-      misfit: What to say if it is of another.
-
-    Raises:
-      ValueError: If it is.
+      gradients: A tree; `None` is a leaf.
+      others: A tree of the same structure, with any subtree in place of a `None`.
+      misfit: The message of the `ValueError` if the structures differ.
     """
     treedef: Any
     leaves, treedef = jax.tree_util.tree_flatten_with_path(
@@ -264,11 +233,7 @@ def pairs(gradients: Any, others: Any, misfit: str) -> list[tuple[Any, Any, Any]
 
 
 def refuse(what: str, problems: Sequence[str]) -> None:
-    """Raise if there are problems, with all of them in one message.
-
-    Raises:
-      ValueError: If there are any.
-    """
+    """Raise one `ValueError` that lists all `problems`, if there are any."""
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(f"{what} does not fit:{listed}")

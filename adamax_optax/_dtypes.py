@@ -1,10 +1,16 @@
-"""In which dtype the arithmetic runs: at least float32, whatever the leaves have."""
+"""Arithmetic in at least float32, whatever the dtype of the leaves."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+# Not `jax.typing.DTypeLike`, which accepts any string.
+StateDType = (
+    Literal["bfloat16", "float16", "uint16"] | type[np.generic] | np.dtype[Any] | None
+)
 
 
 def compute_dtype(dtype: Any) -> Any:
@@ -13,15 +19,15 @@ def compute_dtype(dtype: Any) -> Any:
 
 
 def real_dtype(dtype: Any) -> Any:
-    """Return the dtype of a modulus: float32 for complex64, itself for a real one."""
+    """Return the dtype of |x|: float32 for complex64, the same dtype if it is real."""
     return jnp.finfo(dtype).dtype
 
 
 def scalar(value: Any, dtype: Any) -> Any:
     """Cast a traced hyperparameter to `dtype`; leave a Python number as it is.
 
-    A Python number keeps its 64 bits until it meets an array, and then takes that
-    array's dtype. A traced one would otherwise impose its own.
+    A Python number keeps 64 bits until it is combined with an array, and then takes the
+    array's dtype. A traced hyperparameter would impose its own dtype.
     """
     return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
 
@@ -29,17 +35,11 @@ def scalar(value: Any, dtype: Any) -> Any:
 def in_compute_dtype(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Run a whole chain in at least float32 and round its result once.
+    """Run a whole chain in at least float32 and round only its result.
 
     Otherwise every link rounds to the gradients' dtype, and in bfloat16 a decay of
     less than 1/256 of the gradient would be lost before it reaches the moments.
-
-    Args:
-      inner: A transformation whose updates have the structure of the gradients.
-
-    Returns:
-      The transformation with the same state, whose updates have the gradients'
-      dtypes.
+    The state is `inner`'s; updates have the gradients' dtypes.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -59,7 +59,7 @@ def in_compute_dtype(
 
 
 def leaf_dtype(leaf: Any) -> Any:
-    """Return the dtype of an array or a number, and `None` for anything else."""
+    """Return the dtype of an array or a number, or `None` for anything else."""
     is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     if not is_array and not isinstance(leaf, int | float | complex):
         return None
@@ -72,5 +72,5 @@ def leaf_dtype(leaf: Any) -> Any:
 def _widen(x: Any) -> Any:
     dtype = leaf_dtype(x)
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        return x  # the links check what they are given, and name it
+        return x  # left to the links, whose errors name the leaf
     return jnp.asarray(x, compute_dtype(dtype))

@@ -1,6 +1,7 @@
-"""What is particular to Flax NNX, whose variables are updated in place.
+"""Access to the variables of Flax NNX, which are updated in place.
 
-Flax is optional: unless the user has imported it, nothing can be an object of it.
+Flax is optional and never imported here: until the user imports it, no object can have
+one of its types.
 """
 
 import sys
@@ -10,18 +11,18 @@ import jax
 
 
 def is_node(x: Any) -> bool:
-    """Whether something is a module or a variable of NNX."""
+    """Return whether `x` is an NNX module or variable."""
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and isinstance(x, nnx.Module | nnx.Variable)
 
 
 def is_variable(x: Any) -> bool:
-    """Whether something is a variable of NNX."""
+    """Return whether `x` is an NNX variable."""
     return is_node(x) and not isinstance(x, sys.modules["flax.nnx"].Module)
 
 
 def variables_of(node: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    """Return a variable, or the `nnx.Param` of a module, each with its path there."""
+    """Return (path, variable) for a variable, or for each `nnx.Param` of a module."""
     if is_variable(node):
         return [((), node)]
     nnx = sys.modules["flax.nnx"]
@@ -29,7 +30,7 @@ def variables_of(node: Any) -> list[tuple[tuple[Any, ...], Any]]:
     return jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_variable)[0]
 
 
-# Flax 0.12 deprecated the property `value`, which is all that 0.11 has.
+# Flax 0.11 has only the property `value`, which 0.12 deprecated.
 def get(variable: Any) -> Any:
     """Return the array in a variable."""
     if hasattr(variable, "get_value"):

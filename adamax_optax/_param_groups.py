@@ -1,4 +1,4 @@
-"""Parameter groups: hyperparameters by the name of a parameter."""
+"""Parameter groups: hyperparameters chosen by parameter name."""
 
 import inspect
 import re
@@ -18,7 +18,7 @@ def param_groups(
     optimizer: Callable[..., optax.GradientTransformation] = adamax,
     **defaults: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """Give parameters hyperparameters of their own, by their names.
+    """Set hyperparameters by parameter name.
 
     No decay for biases and norms, a tenth of the learning rate for the embedding::
 
@@ -28,33 +28,30 @@ def param_groups(
             ".*": {},
         }, learning_rate=schedule, weight_decay=0.01)
 
-    A parameter's name is its path in the tree, joined by "/":
-    ``encoder/layer_0/bias``, whether these are keys of dicts, numbers of list entries,
-    attributes of an Equinox module or of a dataclass, or the names in an `nnx.State`.
-    A parameter belongs to the first rule whose pattern is found in its name.
+    A parameter's name is its path in the tree, joined by "/", such as
+    ``encoder/layer_0/bias``. The parts are keys of dicts, indices of lists, attributes
+    of Equinox modules or dataclasses, or the names in an `nnx.State`. A parameter
+    belongs to the first rule whose pattern is found in its name.
 
-    A `mask` says of one hyperparameter, the decay, where it applies; groups are for
-    all of them, `state_dtype` included. A mask is a tree that must be built for every
-    model, and one that was meant to name the biases and names nothing goes unnoticed;
-    here a parameter without a rule and a rule without a parameter are errors. And a
-    learning rate that is scaled by a mask in a chain must stand behind the moments:
-    scaled gradients are what Adamax divides away.
+    Unlike `mask`, which only switches the decay, groups can set every hyperparameter,
+    `state_dtype` included; and a parameter without a rule, or a rule without a
+    parameter, is an error. Scaling the gradients would not scale the learning rate:
+    Adamax divides the scale away.
 
     Args:
-      rules: Patterns and what holds for the parameters that they name, in order: a
-        dict of arguments of `optimizer`, or a transformation of any kind. ``{}`` is
-        `defaults` as they are; ``optax.set_to_zero()`` freezes, without state. Besides
-        the arguments a dict may have ``"learning_rate_scale"``, at least 0, by which
-        the learning rate is multiplied, be it a number or a schedule. Patterns are
-        regular expressions for `re.search`: ``"bias"`` is found anywhere in a name,
-        ``"^head/"`` at its start, ``"/bias$"`` at its end, and ``"(?i)norm"`` in any
-        case, ``LayerNorm_0`` included.
+      rules: Maps each pattern to a dict of arguments of `optimizer`, or to any
+        transformation; the order matters. ``{}`` means `defaults` unchanged;
+        ``optax.set_to_zero()`` freezes, without state. A dict may also have
+        ``"learning_rate_scale"``, at least 0, which multiplies the learning rate, a
+        number or a schedule. Patterns are regular expressions for `re.search`:
+        ``"bias"`` matches anywhere in a name, ``"^head/"`` at its start, ``"/bias$"``
+        at its end, and ``"(?i)norm"`` in any case, as in ``LayerNorm_0``.
       optimizer: `adamax`, `adamaxw`, or any other function from hyperparameters to a
         transformation, such as ``optax.inject_hyperparams(ao.adamax)``.
-      defaults: Arguments of `optimizer` that hold where a rule has none of its own.
+      defaults: Arguments of `optimizer` for rules that do not set them.
 
-    All numbers may be traced. For a learning rate that can be set while training,
-    inject into a function that makes the groups::
+    All numbers may be traced. To change the learning rate during training, inject it
+    into a function that makes the groups::
 
         def make(learning_rate):
             return ao.param_groups(rules, learning_rate=learning_rate)
@@ -62,14 +59,14 @@ def param_groups(
         tx = optax.inject_hyperparams(make)(learning_rate=1e-3)
 
     Returns:
-      `optax.partition` of the groups, with its state, an `optax.PartitionState`; its
-      `inner_states` are a dict with the patterns as keys. Each group has a step count
-      of its own. In the trees of a group the other parameters are `optax.MaskedNode`.
+      `optax.partition` of the groups. Its state is an `optax.PartitionState`, whose
+      `inner_states` is a dict with the patterns as keys. Each group has its own step
+      count; in its trees, parameters of other groups are `optax.MaskedNode`.
 
     Raises:
-      ValueError: If a pattern is no regular expression, or if `optimizer` does not
-        take or refuses a hyperparameter, naming the rule; in `init`, if a parameter
-        matches no rule or a rule is the first match of none, naming them.
+      ValueError: If a pattern is not a regular expression, or if `optimizer` does not
+        accept a hyperparameter, naming the rule; in `init`, if a parameter matches no
+        rule or a rule is not the first match of any parameter, naming them.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, optax
@@ -90,7 +87,7 @@ def param_groups(
       >>> tx = ao.param_groups({"bias": {}, "nrom": {}, ".*": {}})
       >>> tx.init(params)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
-      ValueError: The rules ['nrom'] are the first match of no parameter. The ...
+      ValueError: The rules ['nrom'] apply to no parameter: each parameter takes ...
     """
     if not isinstance(rules, Mapping) or not rules:
         raise ValueError(
@@ -114,11 +111,12 @@ def param_groups(
         present = [(name, leaf) for name, leaf in named if leaf is not None]
         used = {_rule_of(name, leaf, patterns) for name, leaf in present}
         unused = [pattern for pattern in patterns if pattern not in used]
-        # An empty tree passes: with one Optax finds out the form of a state.
+        # Optax calls `init` with an empty tree to find the structure of a state.
         if unused and present:
             raise ValueError(
-                f"The rules {unused} are the first match of no parameter. The "
-                f"parameters are {[name for name, _ in present]}."
+                f"The rules {unused} apply to no parameter: each parameter takes the "
+                "first rule that matches its name. The parameters are "
+                f"{[name for name, _ in present]}."
             )
         return partition.init(params)
 
@@ -135,12 +133,12 @@ def _compiled(pattern):
 
 
 def _transformation(pattern, rule, optimizer, defaults):
-    """Return what a rule stands for."""
+    """Return the transformation that a rule describes."""
     if hasattr(rule, "init") and hasattr(rule, "update"):
         return rule
     if not isinstance(rule, Mapping):
         raise ValueError(
-            f"The rule {pattern!r} must have a dict of hyperparameters or a "
+            f"The rule {pattern!r} must map to a dict of hyperparameters or a "
             f"transformation such as optax.set_to_zero(), got {rule!r}."
         )
     arguments = {**defaults, **rule}
@@ -151,7 +149,7 @@ def _transformation(pattern, rule, optimizer, defaults):
     except TypeError as error:
         raise ValueError(
             f"The rule {pattern!r}: {error}. The optimizer takes "
-            f"{list(signature.parameters)}; besides there is learning_rate_scale."
+            f"{list(signature.parameters)}; a rule may also have learning_rate_scale."
         ) from error
     bound.apply_defaults()
     try:
@@ -163,7 +161,7 @@ def _transformation(pattern, rule, optimizer, defaults):
 
 
 def _scaled(bound, scale):
-    """Return the learning rate among the arguments, multiplied."""
+    """Return the learning rate among the arguments, multiplied by `scale`."""
     if "learning_rate" not in bound.arguments:
         raise ValueError("learning_rate_scale needs an optimizer with a learning_rate.")
     rate = bound.arguments["learning_rate"]
@@ -173,10 +171,10 @@ def _scaled(bound, scale):
 
 
 def _flatten(tree):
-    """Return the leaves, each after its name, and the tree's structure.
+    """Return (name, leaf) pairs and the tree's structure; `None` is a leaf.
 
-    `None` is a leaf, and a variable of NNX is one too: with `nnx.Optimizer` the
-    parameters in `init` are variables, and those in `update` are arrays.
+    An NNX variable is one too: `nnx.Optimizer` passes variables to `init` and arrays
+    to `update`.
     """
 
     def is_leaf(x):
@@ -190,13 +188,13 @@ def _flatten(tree):
 
 
 def _rule_of(name, leaf, patterns):
-    """Return the first pattern that is found in a name."""
+    """Return the first pattern that matches a name."""
     for pattern, compiled in patterns.items():
         if compiled.search(name):
             return pattern
-    if leaf is None:  # nothing to optimize, in whatever group
+    if leaf is None:  # nothing to optimize: any group will do
         return next(iter(patterns))
     raise ValueError(
         f"The parameter {name!r} matches none of the rules {list(patterns)}. Add "
-        "'.*': {} at the end, for all that are left."
+        "'.*': {} at the end, for all the others."
     )

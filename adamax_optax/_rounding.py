@@ -1,4 +1,4 @@
-"""Float32's bits, noise, and rounding to nearest or at random."""
+"""The bits of float32, noise, and rounding to nearest or at random."""
 
 import math
 from typing import Any
@@ -23,21 +23,21 @@ def from_bits(bits: jax.Array) -> jax.Array:
 
 
 def power_of_two(exponent: jax.Array) -> jax.Array:
-    """Return 2^exponent for an int32 exponent of a normal float32 number."""
+    """Return 2^exponent in float32, for an int32 exponent of its normal range."""
     return from_bits((exponent + BIAS) << MANTISSA)
 
 
 def round_at_random(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array:
-    """Round float32 to a narrower float, up or down in proportion to the distances.
+    """Round float32 to a narrower float, up or down at random, without bias.
 
-    Between two neighbours of the narrower dtype float32's bits are linear in x, so
-    that adding uniform noise to the bits to be dropped, and dropping them, makes the
-    mean of the result x.
+    Between two neighbours in the narrower dtype, the bits of float32 are linear in x.
+    So adding uniform noise to the bits to be dropped, then dropping them, gives a
+    result whose mean is x.
 
     Args:
       x: float32, whose normal range must lie within that of `dtype`.
       dtype: bfloat16 or float16.
-      random: uint32 noise of the shape of `x`.
+      random: uint32 noise with the shape of `x`.
     """
     drop = MANTISSA - jnp.finfo(dtype).nmant
     bits = to_bits(x) + (random >> (32 - drop)).astype(jnp.int32)
@@ -45,17 +45,17 @@ def round_at_random(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array:
 
 
 def round_to_nearest(x: jax.Array, dtype: Any) -> jax.Array:
-    """Round float32 to a narrower float; compilers may skip `astype` there and back."""
+    """Round float32 to a narrower float; compilers may elide an `astype` round trip."""
     info = jnp.finfo(dtype)
     return lax.reduce_precision(x, info.nexp, info.nmant).astype(dtype)
 
 
 def round_to_neighbour(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array:
-    """Round float32 to one of its two neighbours in `dtype`, subnormal ones included.
+    """Round float32 at random to one of its two neighbours in `dtype`.
 
-    The neighbours are multiples of a quantum, the spacing of `dtype` at |x|. That of
-    bfloat16 below 2^-119 is taken as 2^-126, since float32's own subnormal numbers may
-    be flushed to zero.
+    The neighbours, subnormal ones included, are multiples of a quantum: the spacing of
+    `dtype` at |x|. For bfloat16 below 2^-119 the quantum is 2^-126, since subnormal
+    numbers of float32 may be flushed to zero.
     """
     info = jnp.finfo(dtype)
     least = max(BIAS + int(info.minexp), 1 + info.nmant)
@@ -69,37 +69,30 @@ def round_to_neighbour(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array
     return jnp.where(jnp.isfinite(x), rounded, x)
 
 
-# The fractional part of the golden ratio in 32 bits: adding it again and again visits
-# all 2^32 values, far apart from each other.
+# The fractional part of the golden ratio in 32 bits: repeated addition visits all 2^32
+# values, and consecutive ones are far apart.
 _GOLDEN = 0x9E3779B9
 
 
 def next_key(key: jax.Array) -> jax.Array:
-    """Return the key of the next step; keys repeat after 2^32 steps."""
+    """Return the next step's key; keys repeat after 2^32 steps."""
     return key + np.uint32(_GOLDEN)
 
 
 def leaf_key(key: jax.Array, leaf: int) -> jax.Array:
-    """Return the key of one leaf, by its number in the tree."""
+    """Return the key of leaf number `leaf`."""
     return _mix(_mix(key) + np.uint32(leaf * _GOLDEN % 2**32))
 
 
 def noise(like: jax.Array, key: jax.Array) -> jax.Array:
-    """Return 32 random bits for each element of an array.
+    """Return 32 random bits for each element of `like`: uint32, in its shape.
 
-    They depend on the key and on the element's place in the whole array, and so are
-    the same on one device and on many, however the array is sharded.
-
-    Args:
-      like: The array.
-      key: uint32, shape ().
-
-    Returns:
-      uint32, of the array's shape. With axes of the mesh in explicit mode the type has
-      the array's sharding too: otherwise every device would compute all of it.
+    They depend only on the key (uint32, shape ()) and the element's position in the
+    whole array, not on how the array is sharded. With explicit mesh axes they have
+    the array's sharding: otherwise every device would compute all of them.
     """
     shape = jnp.shape(like)
-    # The place in row-major order, modulo 2^32.
+    # The position in row-major order, modulo 2^32.
     strides = [math.prod(shape[axis + 1 :]) % 2**32 for axis in range(len(shape))]
     place = jnp.zeros_like(like, dtype=jnp.uint32)
     for axis, stride in enumerate(strides):
@@ -109,7 +102,7 @@ def noise(like: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """Scramble 32 bits, one to one: C. Wellons's "lowbias32"."""
+    """Mix 32 bits reversibly: C. Wellons's "lowbias32"."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)

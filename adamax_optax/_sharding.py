@@ -1,4 +1,4 @@
-"""Where state lies on a mesh: beside the parameters, or divided further (ZeRO-1)."""
+"""Placement of state on a mesh: like the parameters, or divided further (ZeRO-1)."""
 
 import itertools
 import math
@@ -15,30 +15,32 @@ from adamax_optax._checks import leaf_name
 
 
 def state_shardings(
-    tx: Any, params: optax.Params, axis: str | tuple[str, ...] | None = None
+    tx: optax.GradientTransformation,
+    params: optax.Params,
+    axis: str | tuple[str, ...] | None = None,
 ) -> Any:
-    """Return the sharding for each array of an optimizer's state.
+    """Return the sharding of each array of an optimizer's state.
 
-    Moments go where their parameter is, and all else, such as step counts, to every
-    device. With an `axis` of the mesh the moments are divided along it besides. Where
-    parameters have a copy on each device of a data axis, that is ZeRO-1: each device
-    keeps and updates its part of the state, and the new parameters are gathered.
+    Moments get the sharding of their parameter; everything else, such as step counts,
+    is replicated. With `axis`, the moments are also divided along that mesh axis. If
+    the parameters are replicated along it, as along a data axis, this is ZeRO-1: each
+    device keeps and updates its part of the state, and the new parameters are gathered.
 
     Args:
-      tx: Any Optax transformation, of this package or not.
+      tx: Any Optax transformation, from this package or not.
       params: A tree of arrays on one mesh, or of `jax.ShapeDtypeStruct` with shardings.
-      axis: Name of a mesh axis, or several, along which to divide the moments. An array
-        is cut in its first dimension that this divides evenly; if there is none, or
-        the parameter is divided along `axis` already, it stays as the parameter is.
+      axis: Name of the mesh axis, or of several, along which to divide the moments. An
+        array is cut along its first dimension that divides evenly. If there is none,
+        or if the parameter is already divided along `axis`, the moments keep the
+        parameter's sharding.
 
     Returns:
-      A tree of `NamedSharding` in the structure of ``tx.init(params)``, to be the
-      `out_shardings` under which `init` and the training step are compiled. It is also
-      what checkpoints are restored to.
+      A tree of `NamedSharding` with the structure of ``tx.init(params)``. Pass it as
+      `out_shardings` to `jax.jit` of `init` and of the training step, and restore
+      checkpoints to it.
 
     Raises:
-      ValueError: If a parameter lies on no mesh, or on another than the first one's,
-        or if the mesh has no such axis.
+      ValueError: If the parameters are not all on one mesh, or if it has no such axis.
 
     Example:
       >>> import adamax_optax as ao, jax, jax.numpy as jnp, optax
@@ -72,8 +74,8 @@ def state_shardings(
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def like_params(tree):
-        # A parameter may stand for a whole tree, be it empty (optax.masked) or its
-        # real and imaginary part.
+        # A parameter may correspond to a whole tree: an empty one (optax.masked), or
+        # its real and imaginary parts.
         return jax.tree.map(
             lambda p, entry: jax.tree.map(lambda x: of_moment(p, x), entry),
             params,
@@ -93,7 +95,7 @@ def state_shardings(
 
 
 def _mesh_of(params):
-    """Return the mesh on which all parameters lie."""
+    """Return the mesh that all parameters share, or raise `ValueError`."""
     meshes = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         sharding = getattr(leaf, "sharding", None)
@@ -115,10 +117,10 @@ def _mesh_of(params):
 
 
 def _divided(sharding, shape, axes):
-    """Return a sharding that is divided along more axes, if a dimension allows it."""
+    """Return `sharding`, divided along more axes if a dimension allows it."""
     mesh = sharding.mesh
-    # For each dimension the axes that divide it; PartitionSpec has one name or `None`
-    # where it can.
+    # For each dimension, a tuple of the axes that divide it; a PartitionSpec may have a
+    # name or `None` instead.
     spec = [(x,) if isinstance(x, str) else x or () for x in sharding.spec]
     spec += [()] * (len(shape) - len(spec))
     if not set(axes).isdisjoint(itertools.chain(*spec)):
@@ -128,7 +130,7 @@ def _divided(sharding, shape, axes):
         if size % math.prod(mesh.shape[name] for name in divided) == 0:
             spec[i] = divided
             break
-    while spec and not spec[-1]:  # as JAX writes the shardings of results
+    while spec and not spec[-1]:  # as in the shardings of JAX's results
         spec.pop()
     kind = sharding.memory_kind
     return NamedSharding(mesh, PartitionSpec(*spec), memory_kind=kind)
@@ -137,11 +139,10 @@ def _divided(sharding, shape, axes):
 def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:
     """Return an array filled with `value`, with a parameter's shape and sharding.
 
-    Outside `jit` that is what `jnp.full_like` does. Inside, the sharding is XLA's to
-    choose, and for a constant it does not look at p. But it lets the sharding of
-    ``where(c, p, value)`` follow p, so that is what it is given, with a c that is
-    always false, through which it cannot see. (`jax.experimental.shard_alike`, made for
-    this, gives one sharding to all parameters of one shape, as of jax 0.10.)
+    Outside `jit`, `jnp.full_like` does this. Inside, XLA chooses the sharding, and a
+    constant does not follow p; ``where(c, p, value)`` does, with a c that is always
+    false but opaque to XLA. (`jax.experimental.shard_alike` is meant for this, but as
+    of jax 0.10 it gives all parameters of one shape the same sharding.)
     """
     if not isinstance(param, jax.core.Tracer):
         return jnp.full_like(param, value, dtype=dtype)
@@ -155,11 +156,10 @@ def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:
 def replicated_beside(
     params: Any, value: Any, dtype: Any, shape: tuple[int, ...] = ()
 ) -> jax.Array:
-    """Return an array of one value, copied to every device of the parameters' mesh.
+    """Return an array filled with `value`, replicated on the parameters' mesh.
 
-    If they lie on no mesh, or not all on the same, it goes where JAX puts arrays by
-    default, and from there where a computation needs it. Otherwise it would move at the
-    first step, and the second step would be compiled again.
+    Otherwise it would move there at the first step, and the second step would be
+    compiled again. Without a common mesh, JAX chooses the device.
     """
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.core.Tracer) for x in (value, *leaves)):

@@ -1,4 +1,4 @@
-"""Rounding at random of half-precision parameters, as the last link of a chain."""
+"""Stochastic rounding of half-precision parameters, as the last link of a chain."""
 
 from typing import Any, NamedTuple
 
@@ -14,41 +14,41 @@ from adamax_optax._sharding import replicated_beside
 
 
 class StochasticRoundingState(NamedTuple):
-    """What the noise depends on.
+    """The step count and seed from which the noise is made.
 
     Attributes:
-      count: Steps taken; int32, shape (). It wraps, and the noise repeats.
+      count: Steps taken; int32, shape (). When it wraps, the noise repeats.
       seed: uint32, shape ().
     """
 
-    # Optax's name for it, in spite of the method `tuple.count`.
+    # Optax's name, which hides the method `tuple.count`.
     count: jax.Array  # type: ignore[assignment]
     seed: jax.Array
 
 
 def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
-    """Round params + updates at random to what half-precision parameters can hold.
+    """Round params + updates up or down at random for half-precision parameters.
 
-    A bfloat16 parameter has 8 bits: an update of less than 1/512 of it is lost when the
-    sum is rounded to nearest, step for step, and training stalls. As the last link of a
-    chain this one chooses, for every element, one of the two neighbours of p + update
-    in p's dtype, in proportion to their distances, so that the mean is p + update::
+    A bfloat16 parameter has 8 significant bits, so rounding p + update to nearest drops
+    an update of less than 1/512 of p, at every step, and training stalls. This link,
+    which must come last, picks one of the two neighbours of p + update in p's dtype at
+    random, such that the mean is p + update::
 
         p' = p + update, rounded up or down at random
         update = p' - p
 
-    Leaves of float32 and wider pass as they are, as do complex ones.
+    Complex leaves and leaves of float32 or wider pass unchanged.
 
     Args:
-      seed: Seed of the noise, in [0, 2^32). The noise depends on it, the step, the
-        leaf and the element's place, not on how the array is sharded.
+      seed: Seed of the noise, in [0, 2^32). The noise depends on the seed, the step,
+        the leaf and the element's position, not on how the array is sharded.
 
     Returns:
       A transformation with the state `StochasticRoundingState`. Updates of bfloat16 and
-      float16 parameters come out in float32, in which they are exact, so that
-      `optax.apply_updates` gives p' itself. A finite sum never becomes infinite, and
-      an update of 0 leaves p as it is. Wrappers that choose between updates of one
-      dtype belong inside:
+      float16 parameters come out in float32, in which they are exact, so
+      `optax.apply_updates` gives exactly p'. A finite sum never becomes infinite, and
+      an update of 0 leaves p unchanged. Wrappers that need updates
+      in the gradients' dtype go inside the chain:
       ``optax.chain(optax.apply_if_finite(tx, 5), ao.stochastic_rounding())``.
 
     Raises:
@@ -83,7 +83,7 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
                 "stochastic_rounding needs the parameters: call "
                 "update(gradients, state, params)."
             )
-        # Seeds and counts that lie close together must not give keys that do.
+        # Mixed, so that nearby seeds or counts do not give nearby keys.
         key = leaf_key(state.seed, 1) ^ leaf_key(state.count.astype(jnp.uint32), 2)
         leaves = pairs(
             updates,
@@ -102,7 +102,7 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
 
 
 def _check_seed(seed):
-    # An array where it is traced, or injected by Optax.
+    # Traced, or injected by Optax, the seed is an array.
     is_array = isinstance(seed, jax.Array | np.ndarray | np.generic)
     is_whole = isinstance(seed, int) or (
         is_array and seed.shape == () and jnp.issubdtype(seed.dtype, np.integer)
@@ -113,7 +113,7 @@ def _check_seed(seed):
 
 
 def _round_sum(path, update, param, key):
-    """Return p' - p in float32, where p' is p + update rounded at random."""
+    """Return p' - p in float32, with p' = p + update rounded at random."""
     if update is None or not _is_half(param):
         return update
     check_inexact(path, update, "update")

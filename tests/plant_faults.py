@@ -421,7 +421,7 @@ FAULTS = {
     ),
     "copies-share-what-is-overwritten": Fault(
         "compat/_adamax.py",
-        "if self._donate:  # what the original would overwrite",
+        "if self._donate:  # the original's steps overwrite its arrays",
         "if False:",
         "compat/test_donate.py",
     ),

@@ -1,13 +1,13 @@
-"""Parameters that step together, with the moments of small ones in common arrays.
+"""Parameters that step together, with the moments of small ones in shared arrays.
 
-A program that takes and returns an array for each moment of thousands of small
-parameters spends its time on passing arrays. So the moments of parameters of up to
-`SMALL` elements lie one behind the other in arrays of up to `BUFFER` elements: large
-enough to be few, small enough that what one operation writes the next still finds in a
-core's cache. Such an array has `ALIKE` parameters of one shape where there are so many,
-since XLA on CPU compiles what is done to arrays alike once for all. Larger parameters
-would pay more for the copies than they save, and those sharded over devices could not
-lie in one array without communication.
+With thousands of small parameters, a program that takes and returns one array for each
+moment spends its time passing arrays. So the moments of parameters of up to `SMALL`
+elements are concatenated into arrays of up to `BUFFER` elements: large enough that
+there are few, small enough that intermediate results stay in a core's cache. `ALIKE`
+parameters of one shape share an array where possible, because XLA on CPU compiles
+identical operations only once. Larger parameters would lose more by the copies than
+they gain, and parameters sharded over devices could not share an array without
+communication.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,22 +32,20 @@ class Bucket(NamedTuple):
 
     Attributes:
       group: The number of their group.
-      pieces: The numbers of the parameters whose moments share an array, in order; a
-        parameter that is alone keeps its shape, several are flat.
-      moments: The functional state of the moments, that of a list with one array for
-        each piece.
+      pieces: For each array of moments, the numbers of its parameters, in order. The
+        moments of a single parameter keep its shape; those of several are flat.
+      moments: The functional state of the moments, as of a list of one array per piece.
       count: The number of steps, a Python int.
     """
 
     group: int
     pieces: tuple[tuple[int, ...], ...]
     moments: Any
-    # NamedTuples have a method of that name.
+    # Hides the method `tuple.count`.
     count: int  # type: ignore[assignment]
 
     @property
     def state_dtype(self) -> Any:
-        """How the moments are kept; `None` or a dtype."""
         return state_dtype_of(self.moments)
 
     @property
@@ -61,12 +59,9 @@ def gather(
     params: Sequence[Any],
     group_of: Sequence[int],
 ) -> list[Bucket]:
-    """Put parameters into buckets.
+    """Put parameters into buckets, which may take over the arrays of `states`.
 
-    Args:
-      states: States by the number of the parameter. Their arrays are taken over.
-      params: All parameters.
-      group_of: The group of each.
+    `states` is keyed by parameter number; `params` and `group_of` have all parameters.
     """
     members: dict[Any, list[int]] = {}
     for k in sorted(states):
@@ -99,17 +94,10 @@ def scatter(bucket: Bucket, params: Sequence[Any]) -> dict[int, _moments.ParamSt
 def divide(
     buckets: Sequence[Bucket], inside: Collection[int], params: Sequence[Any]
 ) -> tuple[list[Bucket], list[bool]]:
-    """Divide buckets so that of each all parameters are `inside`, or none.
+    """Split each bucket that has parameters both in `inside` and outside.
 
-    They are not united again: what has stepped apart once may do so at every step.
-
-    Args:
-      buckets: The buckets.
-      inside: Numbers of parameters.
-      params: All parameters.
-
-    Returns:
-      Buckets, and whether each is inside. Those that fit are taken as they are.
+    Returns the buckets, and whether each is inside. The parts are not merged again:
+    parameters that step separately once may do so at every step.
     """
     if len(inside) == len(params):
         return list(buckets), [True] * len(buckets)
@@ -125,7 +113,7 @@ def divide(
 
 
 def cast(bucket: Bucket, params: Sequence[Any], options: Mapping[str, Any]) -> Bucket:
-    """Return a bucket with its moments as its group's options want them kept."""
+    """Return a bucket with its moments in the `state_dtype` of its group's options."""
     first = bucket.pieces[0][0]
     moments = _moments.cast(
         bucket.moments, params[first].dtype, options.get("state_dtype"), key=first
@@ -159,7 +147,7 @@ def _with_own_noise(part, bucket):
 
 
 def _coding(state):
-    """Return what the codes of reduced moments in one array must have in common."""
+    """Return what moments must have in common to share an array."""
     dtype = state_dtype_of(state.moments)
     if dtype is None or state.count == 0:
         return dtype
@@ -168,7 +156,7 @@ def _coding(state):
 
 def _pieces(numbers, params):
     alone: list[tuple[int, ...]] = []
-    # Small parameters by where they are and their shape.
+    # Small parameters, by sharding and by shape.
     small: dict[Any, dict[Any, list[int]]] = {}
     for k in numbers:
         sharding = getattr(params[k], "sharding", None)
@@ -190,7 +178,7 @@ def _pieces(numbers, params):
 
 
 def _filled(numbers, params):
-    """Divide parameters of any shapes into pieces of up to `BUFFER` elements."""
+    """Group parameters of any shape into pieces of up to `BUFFER` elements."""
     pieces: list[list[int]] = []
     room = 0
     for k in numbers:
@@ -203,7 +191,7 @@ def _filled(numbers, params):
 
 
 def _joined(members):
-    """Return the moments of a piece, from those of its parameters."""
+    """Concatenate the moments of a piece's parameters."""
     if len(members) == 1:
         return members[0]
 
@@ -216,9 +204,9 @@ def _joined(members):
 
 
 def _cut(row, shapes):
-    """Cut the moments of a piece into those of parameters of these shapes.
+    """Split the moments of a piece into those of parameters with these shapes.
 
-    By way of NumPy: cut by JAX, every place would be a program to compile.
+    NumPy does it, since JAX would compile a program for every offset.
     """
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
     treedef: Any

@@ -1,4 +1,4 @@
-"""Which gradient belongs to which parameter."""
+"""Matching of gradients with parameters."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,10 +18,13 @@ from adamax_optax.compat._parameters import (
 
 
 class Matcher:
-    """Matches gradients with parameters, and remembers how for the next step."""
+    """Matches gradients with parameters, and caches the result for the next step.
+
+    Args:
+      paths: The paths of all parameters, through all groups.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Take the paths of all parameters, through all groups."""
         self._paths = paths
         self._treedef: Any = None
         self._numbers: list[int] = []
@@ -29,15 +32,14 @@ class Matcher:
         self._weak = False
 
     def match(self, gradients: Any) -> tuple[list[int], list[Any]]:
-        """Return the numbers of the parameters with a gradient, and these gradients.
+        """Return the numbers of the parameters that have a gradient, and the gradients.
 
         Args:
           gradients: A tree with the structure of the parameters, or a flat sequence
-            in their order. `None` stands for the gradient of one parameter or of all
-            below it.
+            in their order. `None`, for a leaf or a subtree, is no gradient.
 
         Raises:
-          ValueError: If nothing fits, naming the first parameter without a gradient or
+          ValueError: If neither fits, naming the first parameter without a gradient or
             the first gradient without a parameter.
         """
         if gradients is None or isinstance(gradients, Iterator):
@@ -53,28 +55,16 @@ class Matcher:
     def checked(
         self, numbers: Sequence[int], gradients: Sequence[Any], params: Sequence[Any]
     ) -> Sequence[Any]:
-        """Return gradients that fit their parameters, strongly typed.
-
-        Args:
-          numbers: The numbers of the parameters.
-          gradients: Their gradients.
-          params: All parameters.
-
-        Raises:
-          ValueError: If one is no array, or has another shape, or is complex where the
-            parameter is real or the other way about.
-        """
+        """Return the gradients of parameters `numbers`, checked and strongly typed."""
         types = set(map(type, gradients))
-        # Of the types that passed, the look at shapes and dtypes is quick.
+        # If all types passed before, comparing shapes and dtypes is enough.
         if self._checked is not None and types == self._checked[0]:
             if _kinds(numbers, gradients, params) == self._checked[1]:
                 return list(map(strongly_typed, gradients)) if self._weak else gradients
         for k, gradient in zip(numbers, gradients, strict=True):
             _check(gradient, params[k], self._paths[k])
         self._checked = types, _kinds(numbers, gradients, params)
-        self._weak = any(
-            getattr(gradient, "weak_type", False) for gradient in gradients
-        )
+        self._weak = any(getattr(g, "weak_type", False) for g in gradients)
         return list(map(strongly_typed, gradients))
 
     def _find(self, gradients):
@@ -83,10 +73,10 @@ class Matcher:
         found, _ = flatten(gradients, with_none=True)
         absent = {path for path, leaf in found.items() if leaf is None}
         for path in self._paths:
-            # A `None` may also stand above the parameter.
+            # `None` may also replace a subtree that contains the parameter.
             above = (path[:n] for n in range(len(path)))
             if path not in found and absent.isdisjoint(above):
-                raise self._misfit(f"{label(path)} has none")
+                raise self._misfit(f"{label(path)} has no gradient")
         numbers = {path: k for k, path in enumerate(self._paths)}
         present = [path for path in found if path not in absent]
         for path in present:
@@ -97,7 +87,7 @@ class Matcher:
     def _misfit(self, what):
         return ValueError(
             "gradients must have the structure of the parameters (with groups: one "
-            f"entry for each), or be a sequence of {len(self._paths)} arrays in their "
+            f"entry per group), or be a sequence of {len(self._paths)} arrays in their "
             f"order, with None for a parameter without gradient; {what}."
         )
 
@@ -105,7 +95,7 @@ class Matcher:
 def _no_gradients(gradients):
     return ValueError(
         "step must be given the gradients, as jax.grad or nnx.grad returns them: there "
-        "is no backward() that leaves them with the parameters, and closures are not "
+        "is no backward() that stores them in the parameters, and closures are not "
         f"called. Got {gradients!r}."
     )
 
@@ -113,8 +103,8 @@ def _no_gradients(gradients):
 def _check(gradient, param, path):
     if isinstance(gradient, jax.core.Tracer):
         raise ValueError(
-            "An Adamax object keeps its state itself and so cannot step inside jit, "
-            "grad or scan. Compute the gradients there and step outside, or use "
+            "An Adamax object holds its own state and so cannot step inside jit, grad "
+            "or scan. Compute the gradients there and step outside, or use "
             "adamax_optax.adamax, or this object's init and update."
         )
     if not is_array(gradient):
@@ -138,12 +128,12 @@ def _check(gradient, param, path):
 
 
 def _kinds(numbers, gradients, params):
-    """Return what `_check` looks at, besides types."""
+    """Return the shapes and dtypes that `_check` compares."""
     arrays = [*gradients, *(params[k] for k in numbers)]
     try:
-        # What comes out of a compiled function has the same objects here every time.
+        # Outputs of a compiled function share their avals: quick to compare.
         return [array.aval for array in arrays]
-    except AttributeError:  # of NumPy
+    except AttributeError:  # an array of NumPy
         return [(array.shape, array.dtype) for array in arrays]
 
 

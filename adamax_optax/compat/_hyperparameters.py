@@ -1,4 +1,4 @@
-"""The hyperparameters of a group: checked, and translated to the functional names."""
+"""Hyperparameters of groups: checked, translated to the functional names, packed."""
 
 import math
 import numbers
@@ -17,14 +17,11 @@ _PLAIN = frozenset((bool, float, int))
 
 
 def check(group: Mapping[str, Any], *, look: bool = False) -> None:
-    """Raise unless a group's hyperparameters are in range.
+    """Raise `ValueError` unless a group's hyperparameters are in range.
 
     Args:
-      group: A mapping with all hyperparameters; other keys are the user's own.
-      look: Whether to look at the values of JAX arrays too, which waits for them.
-
-    Raises:
-      ValueError: Naming the argument, the value and what is allowed.
+      group: A mapping with all hyperparameters; other keys are ignored.
+      look: Whether to check the values of JAX arrays too, which waits for them.
     """
     for name in ("lr", "eps", "weight_decay"):
         _check_number(name, group[name], look=look)
@@ -34,7 +31,7 @@ def check(group: Mapping[str, Any], *, look: bool = False) -> None:
     for i, beta in enumerate(betas):
         _check_number(f"betas[{i}]", beta, below=1.0, look=look)
     maximize = group["maximize"]
-    # An array where a whole state dict was turned into arrays.
+    # It is an array if a whole state dict was converted to arrays.
     is_array = isinstance(maximize, jax.Array | np.ndarray | np.bool_)
     is_flag = is_array and maximize.dtype == bool and maximize.size == 1
     if not isinstance(maximize, bool) and not is_flag:
@@ -44,17 +41,14 @@ def check(group: Mapping[str, Any], *, look: bool = False) -> None:
 
 
 def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `adamax_optax.adamax` that a group stands for."""
+    """Return a group's hyperparameters as arguments of `adamax_optax.adamax`."""
     b1, b2 = group["betas"]
-    numbers_of_group = {
-        "learning_rate": group["lr"],
-        "b1": b1,
-        "b2": b2,
-        "eps": group["eps"],
-        "weight_decay": group["weight_decay"],
-    }
     return {
-        **{name: _scalar(value) for name, value in numbers_of_group.items()},
+        "learning_rate": _scalar(group["lr"]),
+        "b1": _scalar(b1),
+        "b2": _scalar(b2),
+        "eps": _scalar(group["eps"]),
+        "weight_decay": _scalar(group["weight_decay"]),
         "maximize": bool(group["maximize"]),
     }
 
@@ -62,12 +56,13 @@ def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
 class Packed(NamedTuple):
     """The hyperparameters of all groups, as a compiled step takes them.
 
-    New values, of whatever type, need no new compilation; and one array is passed at
-    less cost than many. No step waits for the values of JAX's arrays.
+    New values, of any type, need no recompilation, and one array costs less to pass
+    than many. No step waits for the values of JAX arrays.
 
     Attributes:
       table: An array on the device, of shape (groups, arguments).
-      decays: For each group, whether it has a weight decay: `False` for the number 0.
+      decays: For each group, whether it has a weight decay; `False` only for the
+        number 0.
     """
 
     table: jax.Array
@@ -75,7 +70,7 @@ class Packed(NamedTuple):
 
 
 def pack(groups: Sequence[Mapping[str, Any]]) -> Packed:
-    """Pack what `to_functional` returned for each group."""
+    """Pack the result of `to_functional` for each group."""
     table: Any = np.zeros((len(groups), len(_ARGUMENTS)))
     unknown = []
     for i, group in enumerate(groups):
@@ -100,11 +95,9 @@ def unpack(row: Any) -> dict[str, Any]:
 
 
 def fingerprint(groups: Sequence[Mapping[str, Any]]) -> list[Any] | None:
-    """Return what tells whether hyperparameters have changed since the last step.
+    """Return a list that is equal as long as no hyperparameter changes.
 
-    Returns:
-      A list to compare, or `None` where an array, which may have been changed in
-      place, or something else than numbers is among them.
+    `None` if one is not a plain number: an array may be changed in place.
     """
     values = []
     for group in groups:

@@ -1,4 +1,4 @@
-"""The moments and the step count of each parameter, between functional states."""
+"""The moments and step count of each parameter, to and from functional states."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import optax.contrib
 
 from adamax_optax._adamax import adamax
 from adamax_optax._arrays import put_like
-from adamax_optax._dtypes import compute_dtype
+from adamax_optax._dtypes import StateDType, compute_dtype
 from adamax_optax._sharding import replicated_beside
 from adamax_optax.moments import (
     Moments,
@@ -29,35 +29,28 @@ class ParamState(NamedTuple):
     """The state of one parameter.
 
     Attributes:
-      moments: The functional state of its moments, that of a list of one. For a complex
-        parameter the list holds Optax's pair of arrays.
+      moments: The functional state of its moments, as of a list of one array (for a
+        complex parameter: Optax's pair of arrays).
       count: Its number of steps, a Python int.
     """
 
     moments: Moments
-    # NamedTuples have a method of that name.
+    # Hides the method `tuple.count`.
     count: int  # type: ignore[assignment]
 
 
-def init(params: Sequence[Any], state_dtype: Any = None) -> list[ParamState]:
-    """Return the state of parameters before their first step.
-
-    Args:
-      params: The parameters.
-      state_dtype: As in `adamax_optax.adamax`.
-    """
+def init(params: Sequence[Any], state_dtype: StateDType = None) -> list[ParamState]:
+    """Return the states of parameters before their first step."""
     tx = component_wise(adamax(state_dtype=state_dtype), params)
     return [ParamState(moments_in(tx.init([param])), 0) for param in params]
 
 
-def cast(moments: Moments, param_dtype: Any, state_dtype: Any, *, key: int) -> Moments:
-    """Return moments in another `state_dtype`.
+def cast(
+    moments: Moments, param_dtype: Any, state_dtype: StateDType, *, key: int
+) -> Moments:
+    """Convert moments of parameters of one dtype to another `state_dtype`.
 
-    Args:
-      moments: The moments of parameters of one dtype.
-      param_dtype: That dtype.
-      state_dtype: What to change to.
-      key: Where the noise of new codes begins.
+    New codes start with the noise of `key`.
     """
     wanted = None if state_dtype is None else jnp.dtype(state_dtype)
     if state_dtype_of(moments) == wanted:
@@ -71,10 +64,10 @@ def cast(moments: Moments, param_dtype: Any, state_dtype: Any, *, key: int) -> M
 
 
 def scale_bound_key(moments: Moments) -> dict[str, float]:
-    """Return what gives decoded moments of one parameter their codes back.
+    """Return the numbers that restore the codes of one parameter's decoded moments.
 
-    Python numbers, which PyTorch, unlike tensors, does not cast to the dtype of the
-    parameters. Nothing for the `state_dtype` `None`.
+    They are Python numbers, since PyTorch casts tensors to the parameters' dtype. Empty
+    if `state_dtype` is `None`.
     """
     if isinstance(moments, ScaleByInfinityNormState):
         return {}
@@ -87,14 +80,10 @@ def scale_bound_key(moments: Moments) -> dict[str, float]:
 def restored(
     state: ParamState, state_dtype: Any, numbers: dict[str, float]
 ) -> ParamState:
-    """Return a state whose moments were decoded with its codes again, bit for bit.
+    """Return a state with its decoded moments as codes again, bit for bit.
 
-    Args:
-      state: The state.
-      state_dtype: Of the moments before, not `None`.
-      numbers: What `scale_bound_key` returned then.
+    `state_dtype` is the dtype of the codes, `numbers` their `scale_bound_key`.
     """
-
     decoded: Any = state.moments
 
     def beside(name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
@@ -126,21 +115,21 @@ def with_moments(state: optax.OptState, moments: Moments) -> optax.OptState:
 
 
 def columns(moments: Moments) -> tuple[Any, ...]:
-    """Return the lists with an entry for each parameter: m and u, or their codes."""
+    """Return the lists with one entry per parameter: m and u, or their codes."""
     if isinstance(moments, ScaleByInfinityNormState):
         return moments.mu, moments.nu
     return moments.codes
 
 
 def with_columns(moments: Moments, lists: Sequence[list[Any]]) -> Moments:
-    """Return moments with other lists, and all else as it was."""
+    """Return moments with new lists in place of `columns(moments)`."""
     if isinstance(moments, ScaleByInfinityNormState):
         return ScaleByInfinityNormState(*lists)
     return moments._replace(codes=tuple(lists))
 
 
 def rows(moments: Moments) -> list[Moments]:
-    """Return moments of several parameters as copies, one list for each."""
+    """Split moments of several parameters into copies with one parameter each."""
     parameters = zip(*columns(moments), strict=True)
     singles = [[[jax.tree.map(jnp.copy, x)] for x in row] for row in parameters]
     if isinstance(moments, ScaleByInfinityNormState):
@@ -161,7 +150,7 @@ def rows(moments: Moments) -> list[Moments]:
 
 
 def stack(rows: Sequence[Moments]) -> Any:
-    """Return moments as one list; of reduced ones the first gives the key."""
+    """Join what `rows` splits; reduced moments take the key of the first row."""
     first = rows[0]
     parts = zip(*map(columns, rows), strict=True)
     lists = [list(itertools.chain(*part)) for part in parts]
@@ -178,11 +167,12 @@ def stack(rows: Sequence[Moments]) -> Any:
     return first._replace(codes=tuple(lists), scale=scale, bound=bound)
 
 
-def component_wise(tx: Any, tree: Any) -> Any:
-    """Wrap a transformation for complex parameters as PyTorch takes them.
+def component_wise(
+    tx: optax.GradientTransformation, tree: Any
+) -> optax.GradientTransformation:
+    """Treat complex numbers as two real ones, as PyTorch does.
 
-    Each complex number becomes two real ones, with a norm of its own for each. Trees
-    without complex leaves are left alone.
+    Returns `tx` itself for a tree without complex leaves.
     """
     if any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):
         return optax.contrib.split_real_and_imaginary(tx)

@@ -1,9 +1,10 @@
-"""The class `Adamax`: the constructor and the habits of MindSpore and PyTorch."""
+"""The class `Adamax`, with the interface of MindSpore's and PyTorch's."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -31,48 +32,41 @@ _REBUILT = (
 
 
 class Adamax:
-    """Adamax with the constructor and the habits of MindSpore and PyTorch.
+    """Adamax with the interface and the results of MindSpore's and PyTorch's class.
 
-    The arithmetic is `adamax_optax.adamax`'s, whose docstring has the equations. This
-    class keeps parameters and state, so that a training loop can be ported line by
-    line:
-
-    .. code-block:: python
-
-        optimizer = ao.Adamax(net, lr=0.1)              # an nnx.Module, or any tree
-        grad_fn = nnx.value_and_grad(loss_fn)
-        for batch in batches:
-            loss, gradients = grad_fn(net, batch)
-            optimizer(gradients)                        # net is updated in place
+    It takes the arguments of `mindspore.experimental.optim.Adamax` and
+    `torch.optim.Adamax`, and holds parameters and state, so a training loop can be
+    ported line by line. `adamax_optax.adamax` does the arithmetic and documents the
+    equations. See ``docs/porting.md`` for a guide and every difference from both
+    libraries.
 
     Args:
-      params: What to optimize: a tree of arrays; an `nnx.Module`, of which the
-        `nnx.Param` are taken, or a tree of `nnx.Variable`, both updated in place; or
-        a list of groups. A group is a dict with `"params"` (any of these) and
-        hyperparameters of its own; keys unknown here are kept. With the key
-        `"state_dtype"` a group keeps its state in 4 or 2 bytes per parameter, as in
-        `adamax_optax.adamax`.
+      params: A tree of arrays; an `nnx.Module`, whose `nnx.Param` are optimized, or a
+        tree of `nnx.Variable`, both updated in place; or a list of groups. A group is
+        a dict with `"params"` (any of the above) and its own hyperparameters; unknown
+        keys are kept. With the key `"state_dtype"`, a group stores its state in 4 or 2
+        bytes per parameter, as in `adamax_optax.adamax`.
       lr: Learning rate, at least 0: a number or an array of one element.
       betas: Decay rates of the mean and of the infinity norm, each in [0, 1).
       eps: Added to every |g| inside the maximum, at least 0.
       weight_decay: Coefficient of the coupled L2 penalty, at least 0.
       maximize: Whether to ascend. The gradient is negated before the decay is added.
-      donate: Whether steps write new parameters over the old, as in PyTorch and
-        MindSpore, instead of into memory of their own. It halves what parameters take
-        at most, and is faster for large ones. Arrays that were parameters before a
-        step are then deleted by it, those first passed included: hold copies.
+      donate: Whether a step overwrites the old parameters, as in PyTorch and
+        MindSpore, instead of allocating new memory. This halves the peak memory of the
+        parameters and is faster for large ones. Each step then deletes the arrays that
+        were parameters before it, including those first passed: keep copies.
 
     Attributes:
       param_groups: A list of dicts with `"params"`, `"lr"`, `"betas"`, `"eps"`,
         `"weight_decay"`, `"maximize"`. Assigning to an entry takes effect on the next
-        step, without a new compilation (but for the first weight decay other than 0).
+        step, without recompilation (except for the first nonzero weight decay).
         `"params"` holds the current parameters.
         Setting `"state_dtype"` converts the moments at the next step.
-      defaults: The hyperparameters of groups that do not have their own.
+      defaults: The hyperparameters of groups that do not set their own.
 
     Raises:
       ValueError: If a hyperparameter is out of range or of the wrong kind, if there
-        are no parameters, or if one stands in two groups. A refused call, here and in
+        are no parameters, or if one is in two groups. A call that raises, here and in
         every method, changes nothing.
 
     Example:
@@ -95,15 +89,12 @@ class Adamax:
           maximize: False
           weight_decay: 0.0
       )
-
-    The guide to porting, with every difference from both libraries, is
-    ``docs/porting.md``.
     """
 
     def __init__(
         self,
         params: Any,
-        lr: Any = 2e-3,
+        lr: jax.typing.ArrayLike = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -121,7 +112,7 @@ class Adamax:
         _hyperparameters.check(self.defaults, look=True)
         check_flag("donate", donate)
         self._donate = bool(donate)
-        # Whether parameters and gradients come with one entry for each group.
+        # Whether parameters and gradients are sequences with one entry per group.
         self._grouped = _are_groups(params)
         self._start(params if self._grouped else [{"params": params}])
 
@@ -137,7 +128,7 @@ class Adamax:
 
     @property
     def parameters(self) -> Any:
-        """The current parameters, as they were passed; with groups, a list of these."""
+        """The current parameters, as they were passed; with groups, a list of trees."""
         trees = [group["params"] for group in self.param_groups]
         return trees if self._grouped else trees[0]
 
@@ -149,14 +140,15 @@ class Adamax:
         """Take one step.
 
         Args:
-          gradients: In the structure of the parameters (with groups: a sequence of one
-            tree for each), or a flat sequence of arrays in the order of the
-            parameters. A parameter whose gradient is `None` is left alone with its
+          gradients: A tree with the structure of the parameters (with groups: a
+            sequence of one tree per group), or a flat sequence of arrays in the order
+            of the parameters. A parameter whose gradient is `None` keeps its value, its
             moments and its step count.
 
         Returns:
-          The new parameters, in the structure given to the constructor. Arrays of the
-          caller stay valid; modules and variables of NNX are updated in place.
+          The new parameters, in the structure given to the constructor. NNX modules and
+          variables are updated in place; the caller's arrays stay valid unless the
+          optimizer was made with ``donate=True``.
 
         Raises:
           ValueError: If the gradients do not fit the parameters, naming the first that
@@ -187,14 +179,15 @@ class Adamax:
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; its bias correction starts with its own first step.
 
+        From then on, parameters and gradients are sequences with one entry per group.
+
         Args:
-          param_group: A dict with `"params"`, and hyperparameters where they differ
-            from the defaults. From now on parameters and gradients come as a sequence
-            with one entry for each group.
+          param_group: A dict with `"params"` and any hyperparameters that differ from
+            the defaults.
 
         Raises:
           ValueError: If a hyperparameter is out of range, there are no parameters, or
-            one already stands in another group.
+            one is already in another group.
         """
         self._add(param_group)
         self._grouped = True
@@ -205,37 +198,35 @@ class Adamax:
 
         Returns:
           ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …},
-          "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``: parameters are
-          numbered in order through all groups, and those that never took a step have
-          no entry under `"state"`. Moments of a reduced `state_dtype` are decoded,
-          and `"scale"`, `"bound"` and `"key"` beside them give back the codes bit for
-          bit. It is a deep copy, which can be pickled; arrays are JAX's. The parameters
-          themselves are not in it, as in PyTorch.
+          "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``. Parameters are
+          numbered in order through all groups; one that has never taken a step has no
+          entry under `"state"`. Moments of a reduced `state_dtype` are decoded; the
+          numbers `"scale"`, `"bound"` (uint16 only) and `"key"` beside them restore the
+          codes bit for bit. The dict is a deep copy with JAX arrays and can be pickled.
+          As in PyTorch, it does not contain the parameters.
         """
         params = self._read()
         states = self._scattered(self._kept(params), params)
         return _state_dict.save(self.param_groups, self._sizes(), states, params)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take moments, step counts and hyperparameters from a state dict.
+        """Load moments, step counts and hyperparameters from a state dict.
 
         Args:
-          state_dict: What `state_dict` returned, here or by `torch.optim.Adamax`; its
-            arrays may be JAX's, NumPy's or tensors. Parameters correspond by their
-            order, whatever their names.
+          state_dict: The result of `state_dict`, from this class or
+            `torch.optim.Adamax`; its arrays may be JAX's, NumPy's or tensors.
+            Parameters are matched by order, not by name.
 
         Raises:
           ValueError: If the number of groups or parameters differs, something is
             missing, or a shape or a hyperparameter does not fit.
         """
-        # How moments are kept is this optimizer's own, unless the dict names it.
-        kept = [
-            {key: group[key] for key in ("state_dtype",) if key in group}
+        # A dict without `state_dtype` leaves this optimizer's unchanged.
+        missing = [
+            self.defaults | {k: v for k, v in group.items() if k == "state_dtype"}
             for group in self.param_groups
         ]
-        options = _state_dict.load_groups(
-            state_dict, self._sizes(), [{**self.defaults, **own} for own in kept]
-        )
+        options = _state_dict.load_groups(state_dict, self._sizes(), missing)
         params = self._read()
         states = _state_dict.load_moments(
             state_dict, params, self._paths, [options[i] for i in self._group_of]
@@ -248,14 +239,14 @@ class Adamax:
         self._buckets = buckets
 
     def init(self, params: Any) -> optax.OptState:
-        """Return the state of the functional form: Optax's `init`.
+        """Return a functional state: Optax's `init`.
 
-        With `init` and `update` an instance stands where Optax expects a
-        transformation: in `optax.chain`, or as the `tx` of a Flax `TrainState`. They
-        leave the instance's own parameters and state alone.
+        `init` and `update` let an instance serve as an Optax transformation: in
+        `optax.chain`, or as the `tx` of a Flax `TrainState`. They do not touch the
+        instance's own parameters and state.
 
         Args:
-          params: A tree of arrays; with several groups, a sequence of one for each.
+          params: A tree of arrays; with several groups, a sequence of one per group.
         """
         return _moments.component_wise(self._transformation(), params).init(params)
 
@@ -264,8 +255,8 @@ class Adamax:
     ) -> tuple[Any, optax.OptState]:
         """Return updates and the new state: Optax's `update`.
 
-        The hyperparameters are those in `param_groups`, read when the caller is
-        traced: under `jit` later changes do not reach a program already compiled.
+        Hyperparameters are read from `param_groups` when the caller is traced: under
+        `jit`, later changes do not affect a compiled program.
         """
         tx = _moments.component_wise(self._transformation(), updates)
         return tx.update(updates, state, params)
@@ -279,14 +270,14 @@ class Adamax:
         return f"{type(self).__name__} (\n" + "\n".join(groups) + ")"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what `copy` and `pickle` keep: structures of JAX are not among it."""
+        # JAX's tree structures cannot be pickled.
         kept = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
         return {**kept, "saved": self._scattered(self._buckets, self._read())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({k: v for k, v in state.items() if k != "saved"})
         self._start(self.param_groups)
-        if self._donate:  # what the original would overwrite
+        if self._donate:  # the original's steps overwrite its arrays
             self._write([jnp.copy(array) for array in self._read()])
         self._buckets = _buckets.gather(
             dict(enumerate(state["saved"])), self._read(), self._group_of
@@ -319,9 +310,9 @@ class Adamax:
             for owned in other.owned(group["params"]):
                 if id(owned) in paths:
                     raise ValueError(
-                        "A parameter may stand in one group only, but "
+                        "A parameter may be in one group only, but "
                         f"{_parameters.label(paths[id(owned)])} of group "
-                        f"{len(self._found)} stands in group {i} already."
+                        f"{len(self._found)} is already in group {i}."
                     )
 
     def _number(self) -> None:
@@ -338,7 +329,6 @@ class Adamax:
         return [len(found.paths) for found in self._found]
 
     def _read(self) -> list[Any]:
-        """Return the arrays of all parameters."""
         return [
             array
             for found, group in zip(self._found, self.param_groups, strict=True)
@@ -346,14 +336,13 @@ class Adamax:
         ]
 
     def _write(self, arrays: list[Any]) -> None:
-        """Replace the arrays of all parameters."""
         rest = iter(arrays)
         for found, group in zip(self._found, self.param_groups, strict=True):
             own = list(itertools.islice(rest, len(found.paths)))
             group["params"] = found.write(group["params"], own)
 
     def _kept(self, params: Sequence[Any]) -> list[_buckets.Bucket]:
-        """Return the buckets in the form that each group asks for."""
+        """Return the buckets in the `state_dtype` of their groups."""
         return [
             _buckets.cast(bucket, params, self.param_groups[bucket.group])
             for bucket in self._buckets
@@ -374,7 +363,7 @@ class Adamax:
         last = self._last_hyperparameters
         if found is not None and last is not None and found == last[0]:
             return last[1]
-        # They stay on the device as long as nothing changes.
+        # The table stays on the device as long as nothing changes.
         packed = _hyperparameters.pack(self._hyperparameters())
         self._last_hyperparameters = found, packed
         return packed

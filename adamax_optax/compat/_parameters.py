@@ -1,4 +1,4 @@
-"""The parameters of a group: a tree of arrays, or the variables of Flax NNX."""
+"""The parameters of a group: a tree of arrays, or variables of Flax NNX."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,12 @@ import numpy as np
 
 from adamax_optax import _nnx
 
-# Where a parameter stands in the tree, such as ("['conv1']", "['kernel']").
+# A parameter's path in the tree, such as ("['conv1']", "['kernel']").
 Path = tuple[str, ...]
 
 
 class Parameters(Protocol):
-    """Where the parameters of a group are.
+    """Access to the parameters of a group.
 
     Attributes:
       paths: The path of each parameter, in order.
@@ -24,11 +24,7 @@ class Parameters(Protocol):
     paths: list[Path]
 
     def read(self, params: Any) -> list[Any]:
-        """Return the current arrays of the group's `params`.
-
-        Raises:
-          ValueError: If the user has put something there that does not fit.
-        """
+        """Return the arrays in the group's `params`; raise if the shapes changed."""
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
         """Return the group's `params` with new arrays."""
@@ -38,31 +34,23 @@ class Parameters(Protocol):
 
 
 class ArrayTree:
-    """A tree of arrays, made anew at each step, as JAX's arrays cannot be changed."""
+    """A tree of arrays, rebuilt at each step because JAX arrays are immutable."""
 
     def __init__(self, leaves: dict[Path, Any], treedef: Any) -> None:
-        """Take a tree's leaves, by path, and its structure."""
         self.paths = list(leaves)
         self._treedef = treedef
         self._shapes = _checked_shapes(self.paths, leaves.values())
         self._known: Sequence[Any] = ()
 
     def read(self, params: Any) -> list[Any]:
-        """Return the tree's arrays."""
-        arrays = self.owned(params)
-        if _same(arrays, self._known):
-            return arrays
-        _check_shapes(self.paths, self._shapes, arrays)
-        return list(map(strongly_typed, arrays))
+        return _checked(self.owned(params), self._known, self.paths, self._shapes)
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        """Return a new tree."""
         del params
         self._known = arrays
         return jax.tree.unflatten(self._treedef, arrays)
 
     def owned(self, params: Any) -> list[Any]:
-        """Return the arrays themselves."""
         try:
             return self._treedef.flatten_up_to(params)
         except ValueError as error:
@@ -72,14 +60,13 @@ class ArrayTree:
 
 
 class Variables:
-    """NNX's variables, updated in place.
+    """NNX variables, updated in place.
 
-    A variable that stands in several places is one parameter, at the first of them,
-    where `nnx.state` and `nnx.grad` have it too.
+    A variable that appears in several places is one parameter, at the first of them, as
+    in `nnx.state` and `nnx.grad`.
     """
 
     def __init__(self, params: Any, nodes: dict[Path, Any]) -> None:
-        """Take a group's `params` and the modules and variables in it, by path."""
         places: dict[int, tuple[Path, Any]] = {}
         for prefix, node in nodes.items():
             for path, variable in _nnx.variables_of(node):
@@ -91,51 +78,38 @@ class Variables:
         self._known: Sequence[Any] = ()
 
     def read(self, params: Any) -> list[Any]:
-        """Return the variables' arrays."""
         if params is not self._params:
             raise ValueError(
                 "The modules and variables of a group cannot be exchanged. Put new "
-                "values into them, as with nnx.update(module, state)."
+                "values into them instead, for example with nnx.update(module, state)."
             )
         arrays = [_nnx.get(variable) for variable in self._variables]
-        if _same(arrays, self._known):
-            return arrays
-        _check_shapes(self.paths, self._shapes, arrays)
-        return list(map(strongly_typed, arrays))
+        return _checked(arrays, self._known, self.paths, self._shapes)
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        """Set the variables, and return the same objects."""
         self._known = arrays
         for variable, array in zip(self._variables, arrays, strict=True):
             _nnx.put(variable, array)
         return params
 
     def owned(self, params: Any) -> list[Any]:
-        """Return the variables."""
         del params
         return self._variables
 
 
 def find(params: Any) -> Parameters:
-    """Find the parameters in what the user passed.
-
-    Args:
-      params: A tree of arrays, or of `nnx.Module` and `nnx.Variable`.
-
-    Raises:
-      ValueError: If there are none, or other things among them.
-    """
+    """Return access to the parameters in a tree of arrays or of NNX objects."""
     if isinstance(params, Iterator):
         raise ValueError(
-            f"params must be a list or another tree that can be read again, got "
-            f"{params!r}."
+            "params must be a list or another tree, not an iterator, which can be read "
+            f"only once; got {params!r}."
         )
     leaves, treedef = flatten(params)
     nodes = {path: leaf for path, leaf in leaves.items() if _nnx.is_node(leaf)}
     if nodes and len(nodes) < len(leaves):
         other = next(path for path in leaves if path not in nodes)
         raise ValueError(
-            f"The params of a group must be all arrays or all of NNX, but "
+            "The params of a group must be all arrays or all of NNX, but "
             f"{label(next(iter(nodes)))} is of NNX and {label(other)} is not. Put "
             "them into two groups."
         )
@@ -146,11 +120,9 @@ def find(params: Any) -> Parameters:
 
 
 def flatten(tree: Any, *, with_none: bool = False) -> tuple[dict[Path, Any], Any]:
-    """Return the leaves of a tree, by path, and its structure.
+    """Return a tree's leaves, by path, and its structure.
 
-    Args:
-      tree: Any tree. Modules and variables of NNX are leaves.
-      with_none: Whether `None` is a leaf too.
+    NNX modules and variables are leaves; so is `None` if `with_none`.
     """
 
     def is_leaf(x: Any) -> bool:
@@ -166,22 +138,21 @@ def label(path: Path) -> str:
 
 
 def is_array(x: Any) -> bool:
-    """Whether something is an array of JAX or NumPy, or a scalar of NumPy."""
+    """Return whether `x` is a JAX or NumPy array, or a NumPy scalar."""
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
 def strongly_typed(array: Any) -> Any:
-    """Return an array as what comes out of a compiled step.
+    """Return an array without JAX's weak type.
 
-    What `jnp.full` and `jnp.asarray` make of Python numbers is weakly typed: with it
-    the second step would be compiled anew.
+    `jnp.full` and `jnp.asarray` make weakly typed arrays from Python numbers. A step
+    returns strongly typed ones, so the second step would be compiled again.
     """
     weak = getattr(array, "weak_type", False)
     return jnp.asarray(array, array.dtype) if weak else array
 
 
 def is_inexact(array: Any) -> bool:
-    """Whether an array is floating or complex."""
     return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
@@ -195,20 +166,19 @@ def _checked_shapes(paths, arrays):
         if not is_array(array) or not is_inexact(array):
             raise ValueError(
                 "Parameters must be floating or complex arrays of JAX or NumPy, in a "
-                f"list, a dict or any other tree, but {label(path)} is {array!r}."
+                f"list, a dict or another tree, but {label(path)} is {array!r}."
             )
         shapes.append(array.shape)
     return shapes
 
 
-def _same(arrays, known):
-    """Whether they are the arrays of the last step, and so have been looked at."""
-    return len(arrays) == len(known) and all(map(operator.is_, arrays, known))
-
-
-def _check_shapes(paths, shapes, arrays):
+def _checked(arrays, known, paths, shapes):
+    """Return the arrays strongly typed, after checking any but the `known` ones."""
+    if len(arrays) == len(known) and all(map(operator.is_, arrays, known)):
+        return arrays
     for path, shape, array in zip(paths, shapes, arrays, strict=True):
         if getattr(array, "shape", None) != shape:
             raise ValueError(
                 f"{label(path)} must stay an array of shape {shape}, got {array!r}."
             )
+    return list(map(strongly_typed, arrays))

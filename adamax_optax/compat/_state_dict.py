@@ -29,14 +29,7 @@ def save(
     states: Sequence[_moments.ParamState],
     params: Sequence[Any],
 ) -> dict[str, Any]:
-    """Return a state dict, a deep copy.
-
-    Args:
-      groups: The optimizer's groups.
-      sizes: How many parameters each has.
-      states: Those of all parameters, in order, each as its group keeps them.
-      params: All parameters.
-    """
+    """Return a state dict, a deep copy; `sizes` counts the parameters of each group."""
     ends = np.cumsum(sizes).tolist()
     return {
         "state": {
@@ -59,15 +52,10 @@ def load_groups(
     sizes: Sequence[int],
     defaults: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Return what a state dict has in its groups, without the parameters.
+    """Return the options of each group in a state dict, checked.
 
-    Args:
-      state_dict: The dict.
-      sizes: How many parameters each group must have.
-      defaults: The options that each group may lack.
-
-    Raises:
-      ValueError: If the dict is none, or a size or a hyperparameter does not fit.
+    `sizes` are the numbers of parameters that the groups must have, and `defaults` the
+    options to use where the dict has none.
     """
     require_state_dict(state_dict)
     groups = state_dict["param_groups"]
@@ -76,8 +64,8 @@ def load_groups(
     saved_sizes = [len(group["params"]) for group in groups]
     if saved_sizes != list(sizes):
         raise ValueError(
-            f"The saved groups must have {list(sizes)} parameters, as the optimizer's "
-            f"have; they have {saved_sizes}."
+            f"The saved groups must have {list(sizes)} parameters, like the "
+            f"optimizer's; they have {saved_sizes}."
         )
     loaded = []
     for group, missing in zip(groups, defaults, strict=True):
@@ -93,17 +81,11 @@ def load_moments(
     paths: Sequence[Path],
     options: Sequence[Mapping[str, Any]],
 ) -> list[_moments.ParamState]:
-    """Return the moments in a state dict whose groups have been looked at.
+    """Return the states in a state dict that `load_groups` has accepted.
 
-    Args:
-      state_dict: The dict.
-      params: The optimizer's parameters, in order.
-      paths: Their paths, for errors.
-      options: What `load_groups` returned, for each parameter.
-
-    Raises:
-      ValueError: With everything that is missing, left over or of another shape or
-        kind.
+    For each of `params`, `paths` has its path and `options` its group's options from
+    `load_groups`. A `ValueError` lists everything that is missing, surplus, or of
+    another shape or kind.
     """
     numbers, _ = parameters(state_dict)
     labels = dict(zip(numbers, map(label, paths), strict=True))
@@ -129,13 +111,16 @@ def load_moments(
 
 
 def _decoded(state, param):
-    """Return a parameter's entry, with moments in at least float32."""
+    """Return a parameter's entry, with its moments in at least float32."""
     moments = _moments.cast(state.moments, param.dtype, None, key=0)
     return Entry(state.count, *_moments.columns(moments))
 
 
 def _like(value, array, name, problems):
-    """Return a saved array in the form of a moment, a list of one; or say why not."""
+    """Return a saved array in the form of `value`, a list of one moment.
+
+    If it does not fit, add the reason to `problems`.
+    """
     try:
         return [cast_like(value[0], array)]
     except ValueError as error:
@@ -143,8 +128,8 @@ def _like(value, array, name, problems):
         return value
 
 
-# For each number beside decoded moments: whether one is valid, and what is. As tensors,
-# PyTorch has rounded them, perhaps up to 2 and to 2^32.
+# A check and its description for each number saved beside decoded moments. The upper
+# ends are included because PyTorch rounds the numbers if they are tensors.
 _VALID = {
     "scale": (lambda x: 0.5 <= x <= 2, "one number in [0.5, 2]"),
     "bound": (lambda x: 0 <= x < math.inf, "one finite number of at least 0"),
@@ -153,7 +138,7 @@ _VALID = {
 
 
 def _numbers(entry, name, dtype, problems):
-    """Return the numbers that restore the codes of an entry, if it has them."""
+    """Return the numbers that restore an entry's codes, or {} if it lacks any."""
     if dtype is None:
         return {}
     wanted = [*_VALID] if codec_for(dtype).bounded else ["scale", "key"]
@@ -175,7 +160,7 @@ def _numbers(entry, name, dtype, problems):
 def _saved_options(group):
     options = {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
     if options.get("state_dtype") is not None:
-        # By its name: the type itself fits into no JSON.
+        # The name, since JSON cannot hold the type.
         options["state_dtype"] = jnp.dtype(options["state_dtype"]).name
     return options
 

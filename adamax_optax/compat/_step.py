@@ -1,4 +1,4 @@
-"""One step of any number of groups, compiled as a whole."""
+"""One step of any number of groups, compiled as one program."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -25,17 +25,10 @@ def step(
     *,
     donate: bool,
 ) -> tuple[dict[int, Any], list[Bucket]]:
-    """Step the parameters of some buckets.
+    """Return the new parameters, by number, and the buckets after one step.
 
-    Args:
-      buckets: The buckets. Their moments are used up.
-      params: All parameters.
-      gradients: The gradients, by the number of the parameter.
-      hyper: The hyperparameters of all groups.
-      donate: Whether the parameters that step are used up too.
-
-    Returns:
-      The new parameters, by number, and the buckets after the step.
+    `gradients` has, by number, the gradients of all parameters in `buckets`. The
+    moments in `buckets` are donated, and with `donate` these parameters too.
     """
     if donate:
         params = _distinct(params, gradients)
@@ -60,7 +53,7 @@ def step(
 
 
 def _distinct(params, gradients):
-    """Return the parameters with copies of what is used elsewhere too."""
+    """Return the parameters, copied where a donated array is used twice."""
     used = set(map(id, gradients.values()))
     if len(used.union(map(id, params))) == len(gradients) + len(params):
         return params
@@ -78,10 +71,10 @@ class _Kind(NamedTuple):
 
     Attributes:
       group: The number of its group.
-      state_dtype: How its moments are kept.
-      decays: Whether its group has a weight decay. Where it has none, the moments do
-        not depend on the parameters, which need not be read for them.
-      lengths: How many parameters each of its pieces has.
+      state_dtype: The `state_dtype` of its moments.
+      decays: Whether its group has a weight decay. Without one, the program need not
+        read the parameters to update the moments.
+      lengths: The number of parameters in each of its pieces.
     """
 
     group: int
@@ -96,9 +89,9 @@ def _step_all(moments, params, gradients, counts, table, kinds):
         _step_bucket(kind, own, count, table, [_take(rest, n) for n in kind.lengths])
         for kind, own, count in zip(kinds, moments, counts, strict=True)
     ]
-    # JAX lets each output overwrite the first donated array of its shape: moments come
-    # before parameters on both sides, or one would be written over the other, and that
-    # copied to save it.
+    # JAX lets each output overwrite the first donated array of its shape. Moments come
+    # before parameters in inputs and outputs: otherwise one would overwrite the other,
+    # and XLA would have to copy.
     return [own for own, _ in stepped], [p for _, new in stepped for p in new]
 
 
@@ -107,7 +100,7 @@ _overwriting = jax.jit(_step_all, donate_argnums=(0, 1), static_argnums=5)
 
 
 def _take(pairs, number):
-    """Return the parameters of the next pairs, and the gradients."""
+    """Return the parameters and the gradients of the next `number` pairs."""
     return tuple(zip(*itertools.islice(pairs, number), strict=True))
 
 
@@ -116,7 +109,7 @@ def _step_bucket(kind, moments, count, table, pieces):
     dtype = compute_dtype(old[0][0].dtype)
     gradients = [_joined(piece, dtype) for _, piece in pieces]
     params = [_joined(piece, dtype) for piece in old]
-    tx = adamax(**_arguments(kind, table, dtype), state_dtype=kind.state_dtype)
+    tx: Any = adamax(**_arguments(kind, table, dtype), state_dtype=kind.state_dtype)
     tx = _moments.component_wise(tx, params)
     state = optax.tree_utils.tree_set(
         _moments.with_moments(tx.init([]), moments), count=count
@@ -128,22 +121,22 @@ def _step_bucket(kind, moments, count, table, pieces):
 
 def _arguments(kind, table, dtype):
     arguments = _hyperparameters.unpack(table[kind.group])
-    # Optax multiplies the gradients by these two as they are; the others are cast to
-    # the moments' dtype where they meet them.
+    # Optax multiplies the gradients by these two without casting them; the other
+    # arguments are cast where they are used.
     for name in ("learning_rate", "weight_decay"):
         arguments[name] = jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)
     return arguments if kind.decays else {**arguments, "weight_decay": 0.0}
 
 
 def _joined(arrays, dtype):
-    """Return the arrays of a piece as one."""
+    """Return the arrays of a piece as one, flat unless there is only one."""
     if len(arrays) == 1:
         return jnp.asarray(arrays[0], dtype)
     return jnp.concatenate([jnp.asarray(array, dtype).ravel() for array in arrays])
 
 
 def _moved(params, update):
-    """Return the parameters of a piece plus their parts of its update, rounded once."""
+    """Return a piece's parameters plus its update, rounded once."""
     ends = np.cumsum([param.size for param in params])[:-1]
     parts = [update] if len(params) == 1 else jnp.split(update, ends)
     parts = [part.reshape(p.shape) for part, p in zip(parts, params, strict=True)]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamax_optax._dtypes import StateDType
 from adamax_optax._rounding import leaf_key, next_key, noise
 from adamax_optax._sharding import replicated_beside
 from adamax_optax.moments._infinity_norm import ScaleByInfinityNormState
@@ -49,9 +50,7 @@ def state_dtype_of(moments: Moments) -> Any:
     return next((code.dtype for code in jax.tree.leaves(moments.codes)), None)
 
 
-def cast_state(
-    opt_state: optax.OptState, state_dtype: jax.typing.DTypeLike | None
-) -> optax.OptState:
+def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptState:
     """Convert the moments in an optimizer state to another `state_dtype`.
 
     A run that outgrows its memory can continue with smaller state: cast the state, and
@@ -115,7 +114,7 @@ def restore_codes(
     return _quantized(codec, moments, scale, bound, key, lambda leaf, m: half)
 
 
-def _cast(state: Moments, state_dtype: Any) -> Moments:
+def _cast(state: Moments, state_dtype: StateDType) -> Moments:
     moments = _dequantized(state)
     if state_dtype is None:
         return moments

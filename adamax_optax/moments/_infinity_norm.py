@@ -1,6 +1,6 @@
 """The first moment over the infinity norm: g -> m / u."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from adamax_optax._checks import (
     check_hyperparameters,
     check_inexact,
 )
-from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
+from adamax_optax._dtypes import StateDType, compute_dtype, real_dtype, scalar
 from adamax_optax._sharding import filled_like
 from adamax_optax.moments._reduced_norm import codec_for, reduced_infinity_norm
 
@@ -36,7 +36,7 @@ def scale_by_infinity_norm(
     eps: jax.typing.ArrayLike = 1e-8,
     *,
     eps_outside: jax.typing.ArrayLike = 0.0,
-    state_dtype: Any = None,
+    state_dtype: StateDType = None,
 ) -> optax.GradientTransformation:
     """Divide the mean of past gradients by their infinity norm.
 

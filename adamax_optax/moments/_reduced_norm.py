@@ -10,7 +10,7 @@ import optax
 from jax.typing import ArrayLike
 
 from adamax_optax._checks import check_gradients, check_inexact, leaf_name
-from adamax_optax._dtypes import scalar
+from adamax_optax._dtypes import StateDType, scalar
 from adamax_optax._rounding import (
     BIAS,
     MANTISSA,
@@ -91,7 +91,7 @@ class Codec(Protocol):
         """Return the codes of m and u."""
 
 
-def codec_for(state_dtype: jax.typing.DTypeLike) -> Codec:
+def codec_for(state_dtype: StateDType) -> Codec:
     """Return the codec of a `state_dtype`.
 
     Raises:

@@ -162,7 +162,7 @@ def test_variable_that_stands_twice_is_one_parameter():
 def test_shared_between_groups():
     net = Tied(rngs=nnx.Rngs(0))
     with pytest.raises(
-        ValueError, match=r"params\['kernel'\] of group 1 stands in group 0"
+        ValueError, match=r"params\['kernel'\] of group 1 is already in group 0"
     ):
         ao.Adamax([{"params": net}, {"params": net.head}])
 
