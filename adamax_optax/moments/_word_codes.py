@@ -120,9 +120,8 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
 def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     """Return the bound for one leaf with float32 moments from elsewhere."""
     ratio = jnp.abs(m) / u
-    # Not 0, since the code divides by the bound.
-    tiny = float(jnp.finfo(jnp.float32).tiny)
-    largest = jnp.max(ratio, initial=tiny, where=jnp.isfinite(ratio))
+    # Not 0, as after no steps: 247 / bound must be finite, or r = 0 has no code.
+    largest = jnp.max(ratio, initial=2.0**-100, where=jnp.isfinite(ratio))
     return jnp.minimum(largest * _ROUNDED_DOWN, _LARGEST_BOUND)
 
 
