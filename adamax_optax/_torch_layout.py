@@ -1,4 +1,4 @@
-"""The layout of PyTorch's state dicts, which the class `Adamax` has too.
+"""The layout of state dicts, which PyTorch and the class `Adamax` share.
 
 ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …}, "param_groups": [{…,
 "params": [0, …]}, …]}``
@@ -15,7 +15,7 @@ KEYS = ("step", "exp_avg", "exp_inf")
 
 
 class Entry(NamedTuple):
-    """The state of one parameter, in whatever library.
+    """The state of one parameter, in any library.
 
     Attributes:
       step: The number of steps taken.
@@ -29,16 +29,12 @@ class Entry(NamedTuple):
 
 
 def is_state_dict(x: Any) -> bool:
-    """Whether something has the layout of PyTorch's state dicts."""
+    """Whether `x` has the keys of a state dict."""
     return isinstance(x, Mapping) and {"state", "param_groups"} <= set(x)
 
 
 def require_state_dict(x: Any) -> None:
-    """Raise unless something has the layout of PyTorch's state dicts.
-
-    Raises:
-      ValueError: If it has not.
-    """
+    """Raise `ValueError` unless `x` has the keys of a state dict."""
     if not is_state_dict(x):
         raise ValueError(
             "A state dict must have the keys 'state' and 'param_groups', got "
@@ -46,13 +42,11 @@ def require_state_dict(x: Any) -> None:
         )
 
 
-def parameters(
-    state_dict: Mapping[str, Any],
-) -> tuple[list[Any], dict[Any, str]]:
-    """Return the parameters of a state dict, in order, and what names they have.
+def parameters(state_dict: Mapping[str, Any]) -> tuple[list[Any], dict[Any, str]]:
+    """Return the keys of a state dict's parameters, in order, and their names by key.
 
-    PyTorch numbers them, and knows the names of those that came from
-    `named_parameters`; what it gathers from several processes has names for numbers.
+    Keys are numbers, and names exist if the optimizer was given `named_parameters`. In
+    PyTorch's distributed state dicts the keys are the names.
     """
     keys: list[Any] = []
     names: dict[Any, str] = {}
@@ -72,9 +66,9 @@ def read_entries(
     """Return the entries in a state dict, by the keys of their parameters.
 
     Args:
-      state_dict: The dict.
-      label: What messages call a parameter.
-      problems: What is missing, left over or no step count is added here.
+      state_dict: The state dict.
+      label: Returns how messages refer to a parameter.
+      problems: Problems are added here.
     """
     saved = {number_of(key): entry for key, entry in state_dict["state"].items()}
     keys, _ = parameters(state_dict)
@@ -100,14 +94,14 @@ def read_entries(
 
 
 def write_entry(entry: Entry, array: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the entry of a parameter in a state dict; `array` makes its arrays."""
+    """Return an entry in the layout of state dicts, with arrays made by `array`."""
     values = np.float32(entry.step), entry.mu, entry.nu
     return dict(zip(KEYS, map(array, values), strict=True))
 
 
 def number_of(key: Any) -> Any:
-    """Return the key of a parameter in a state dict as PyTorch has it."""
-    # Numbers become strings in JSON, and arrays where all of a tree is made arrays.
+    """Return a parameter's key as a Python number, or as the name that it may be."""
+    # JSON makes numbers strings; mapping over a tree may make them arrays.
     if isinstance(key, str):
         return int(key) if key.isdecimal() else key
     return int(key)

@@ -1,12 +1,12 @@
 """Convert optimizer state between libraries or state dtypes, to resume a run elsewhere.
 
-`from_torch`, `from_mindspore`, `from_keras` and `from_optax` fill a state of this
-package, `to_torch`, `to_mindspore`, `to_keras` and `to_optax` turn one into theirs, and
+`from_torch`, `from_mindspore`, `from_keras` and `from_optax` import another library's
+state, `to_torch`, `to_mindspore`, `to_keras` and `to_optax` export one, and
 `cast_state` changes its `state_dtype`. `leaf_names`, `kernels_to_flax` and
 `kernels_from_flax` help with names and layouts.
 
-The guide is docs/interop.md: which function and which optimizer continue a run, how
-parameters are matched and converted, and what is refused.
+See docs/interop.md for which function and optimizer to use, how parameters are matched
+and converted, and what is refused.
 """
 
 from adamax_optax.interop._keras import from_keras, to_keras

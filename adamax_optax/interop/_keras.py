@@ -1,4 +1,4 @@
-"""State to and from the variables of `keras.optimizers.Adamax`."""
+"""Convert state to and from the variables of `keras.optimizers.Adamax`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,36 +32,36 @@ def from_keras(
 ) -> Any:
     """Put the variables of `keras.optimizers.Adamax` into a state of this package.
 
-    Keras has its epsilon outside the maximum, another default, and a decoupled weight
-    decay. These two take the same steps:
+    Keras adds its epsilon outside the maximum, has another default for it, and
+    decouples weight decay. These two take the same steps:
 
     .. code-block:: python
 
         keras.optimizers.Adamax(1e-3, epsilon=1e-7, weight_decay=0.01)
         ao.adamaxw(1e-3, eps=0.0, eps_outside=1e-7, weight_decay=0.01)
 
-    and without weight decay `adamax` with the same two epsilons does. Keras' kernels
+    Without weight decay, `adamax` with these epsilons does the same. Keras's kernels
     have Flax's layout, on every backend.
 
     Args:
-      variables: Keras' ``optimizer.variables``, or their arrays by name, ``{v.name:
-        v.numpy() for v in optimizer.variables}``.
+      variables: Keras's ``optimizer.variables``, or a mapping from their names to
+        arrays: ``{v.name: v.numpy() for v in optimizer.variables}``.
       opt_state: The state to fill; see `from_torch`.
-      order: Which leaf each parameter is. A mapping from Keras' numbers or names, or a
-        sequence in Keras' order, with the leaves' names (`leaf_names`); `None` for a
-        parameter that has no leaf. Numbers and order are those of
-        ``model.trainable_variables``; in its names the optimizer has ``_`` for the
-        ``/`` of their paths. Without `order` names decide, or, where the leaves are
-        those of a list such as ``[v.value for v in model.trainable_variables]``, their
-        numbers.
-      convert: From the name of a leaf and an array of Keras' to the leaf's layout.
+      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
+        none: a mapping from Keras's numbers or names, or a sequence in Keras's order.
+        Numbers and order are those of ``model.trainable_variables``; names are the
+        optimizer's, with ``_`` for the ``/`` in a path. By default parameters are
+        matched by name, or by number if the leaves are those of a list such as
+        ``[v.value for v in model.trainable_variables]``.
+      convert: A function from a leaf's name and Keras's array to an array in the leaf's
+        layout.
 
     Returns:
-      The state; see `from_torch`.
+      The filled state; see `from_torch`.
 
     Raises:
-      ValueError: If Keras was accumulating gradients, or with everything that is
-        missing, left over or does not fit, in one message.
+      ValueError: If Keras accumulates gradients, or listing everything that is missing,
+        left over or does not fit.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np, optax
@@ -103,17 +103,17 @@ def to_keras(
     Args:
       state: A functional state, of any `state_dtype` and depth, or a state dict of
         `adamax_optax.Adamax`.
-      variables: Those of Keras' optimizer, after `build`.
-      order: As in `from_keras`, of which this is the inverse.
-      convert: From the name of a leaf and its array to Keras' layout.
+      variables: The variables of Keras's optimizer, after `build`.
+      order: As in `from_keras`.
+      convert: A function from a leaf's name and array to an array in Keras's layout.
 
     Returns:
-      An array for each variable. Those that are no moments nor the step count, such as
-      the learning rate, are as they were.
+      An array for each variable. Only the moments and the step count are new: others,
+      such as the learning rate, keep their values.
 
     Raises:
-      ValueError: If the leaves have taken different numbers of steps, where Keras has
-        one count for all; or with everything that does not fit, in one message.
+      ValueError: If leaves have taken different numbers of steps (Keras has one count),
+        or listing everything that does not fit.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np
@@ -138,7 +138,7 @@ def to_keras(
 
 
 def _by_name(variables, problems):
-    """Return variables by their names."""
+    """Return a mapping from names to variables."""
     if isinstance(variables, Mapping):
         values = dict(variables)
     else:
@@ -148,6 +148,6 @@ def _by_name(variables, problems):
             problems.append("several variables have the same name")
     if any(name.endswith("_gradient_accumulator") for name in values):
         problems.append(
-            "with gradient_accumulation_steps Keras counts more calls than steps"
+            "with gradient_accumulation_steps, Keras counts calls and not steps"
         )
     return values

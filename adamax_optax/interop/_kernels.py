@@ -1,4 +1,4 @@
-"""Kernels between the layout of PyTorch and MindSpore and that of Flax and Keras."""
+"""Convert kernels between the layouts of PyTorch or MindSpore and Flax or Keras."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,34 +12,35 @@ def kernels_to_flax(
     flattened: Mapping[str, tuple[int, ...]] | None = None,
     conv_transpose: Collection[str] = (),
 ) -> np.ndarray:
-    """Bring a leaf from PyTorch's or MindSpore's layout into that of Flax.
+    """Convert a leaf from PyTorch's or MindSpore's layout to Flax's.
 
-    For the `convert` of `from_torch` and `from_mindspore`, and for the parameters
-    themselves. Leaves named ``kernel`` change::
+    Pass it as `convert` to `from_torch` or `from_mindspore`, and apply it to the
+    parameters. Bind the options with `functools.partial`. Leaves named ``kernel``
+    change::
 
         Linear, Dense    (out, in)           ->  (in, out)
         Conv             (out, in, *window)  ->  (*window, in, out)
         ConvTranspose    (in, out, *window)  ->  (*window, out, in)
 
-    which for all three is one transposition. The last is the layout of Keras and of
-    Flax's ``ConvTranspose(..., transpose_kernel=True)``. All else (bias, scale,
-    embedding) is laid out alike everywhere. Bind the options with `functools.partial`.
+    which is the same transposition for all three. The last is the layout of Keras and
+    of Flax's ``ConvTranspose(..., transpose_kernel=True)``. Other leaves (bias, scale,
+    embedding) have the same layout everywhere.
 
     Args:
       name: The leaf's name; see `leaf_names`.
-      array: A parameter, or a moment of it.
-      flattened: For a dense kernel whose inputs are a flattened image, by name: the
-        image's shape without the batch, ``(channels, *window)``, as in PyTorch. Flax
-        flattens with the channels last, which permutes the inputs. (With a transpose
-        before the flattening in the module it is not needed.)
-      conv_transpose: The names of kernels of Flax's `ConvTranspose` with its default
-        ``transpose_kernel=False``, which are ``(*window, in, out)`` and mirrored.
+      array: A parameter, or one of its moments.
+      flattened: A mapping from the names of dense kernels whose inputs are a flattened
+        image to PyTorch's shape of that image, ``(channels, *window)``. Flax flattens
+        with the channels last, so the inputs are permuted. (Not needed if the Flax
+        module transposes before it flattens.)
+      conv_transpose: Names of kernels of Flax's `ConvTranspose` with its default
+        ``transpose_kernel=False``: these are ``(*window, in, out)`` and mirrored.
 
     Returns:
       The array in Flax's layout.
 
     Raises:
-      ValueError: If an image of `flattened` does not have the size of the inputs.
+      ValueError: If an image of `flattened` has another size than the inputs.
 
     Example:
       >>> import adamax_optax as ao, numpy as np
@@ -64,22 +65,22 @@ def kernels_from_flax(
     flattened: Mapping[str, tuple[int, ...]] | None = None,
     conv_transpose: Collection[str] = (),
 ) -> np.ndarray:
-    """Bring a leaf from Flax's layout into that of PyTorch and MindSpore.
+    """Convert a leaf from Flax's layout to that of PyTorch and MindSpore.
 
-    The inverse of `kernels_to_flax`, for the `convert` of `to_torch` and
+    The inverse of `kernels_to_flax`, to pass as `convert` to `to_torch` or
     `to_mindspore`.
 
     Args:
       name: The leaf's name; see `leaf_names`.
-      array: A parameter, or a moment of it.
-      flattened: See `kernels_to_flax`; the shape is PyTorch's here too.
-      conv_transpose: See `kernels_to_flax`.
+      array: A parameter, or one of its moments.
+      flattened: As in `kernels_to_flax`, with PyTorch's shape here too.
+      conv_transpose: As in `kernels_to_flax`.
 
     Returns:
       The array in the layout of PyTorch and MindSpore.
 
     Raises:
-      ValueError: If an image of `flattened` does not have the size of the inputs.
+      ValueError: If an image of `flattened` has another size than the inputs.
 
     Example:
       >>> import adamax_optax as ao, numpy as np
@@ -99,5 +100,5 @@ def kernels_from_flax(
     return array
 
 
-def _is_kernel(name, array):
+def _is_kernel(name: str, array: np.ndarray) -> bool:
     return name.rpartition(".")[2] == "kernel" and array.ndim >= 2

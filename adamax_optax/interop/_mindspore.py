@@ -1,4 +1,4 @@
-"""State to and from MindSpore's checkpoints."""
+"""Convert state to and from MindSpore's checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,10 +31,10 @@ def from_mindspore(
 ) -> Any:
     """Put a checkpoint of MindSpore's Adamax into a state of this package.
 
-    Of `mindspore.experimental.optim.Adamax` (``exp_avg.*``, ``exp_inf.*``, ``step_t``)
-    or of `mindspore.nn.AdaMax` (``moment1.*``, ``moment2.*``, ``global_step``). What
-    else is in the checkpoint, such as the parameters, is passed over. MindSpore and JAX
-    want different versions of NumPy, so the arrays may have to travel in a file:
+    It may be one of `mindspore.experimental.optim.Adamax` (``exp_avg.*``,
+    ``exp_inf.*``, ``step_t``) or `mindspore.nn.AdaMax` (``moment1.*``, ``moment2.*``,
+    ``global_step``). Other entries, such as parameters, are ignored. MindSpore and JAX
+    need different versions of NumPy, so you may have to go through a file:
 
     .. code-block:: python
 
@@ -42,7 +42,7 @@ def from_mindspore(
         mindspore.save_checkpoint(optimizer, "adamax.ckpt")
         checkpoint = mindspore.load_checkpoint("adamax.ckpt")
         np.savez("adamax.npz", **{k: v.asnumpy() for k, v in checkpoint.items()})
-        # Here; of mindspore.nn.AdaMax with eps=0.0, eps_outside=1e-8:
+        # Here (for mindspore.nn.AdaMax, tx needs eps=0.0, eps_outside=1e-8):
         state = ao.interop.from_mindspore(
             np.load("adamax.npz"), tx.init(params), convert=ao.interop.kernels_to_flax
         )
@@ -50,21 +50,19 @@ def from_mindspore(
     Args:
       checkpoint: A mapping from names to arrays, tensors or parameters.
       opt_state: The state to fill; see `from_torch`.
-      order: Which leaf each parameter is. A mapping from MindSpore's names, or a
-        sequence in the order of the checkpoint; with the leaves' names (`leaf_names`)
-        or MindSpore's, where they differ only by Flax's word for ``weight``, ``gamma``,
-        ``beta`` or ``embedding_table``; `None` for a parameter that has no leaf.
-        Without `order` names decide, or, where the leaves are those of a list, their
-        numbers.
-      convert: From the name of a leaf and an array of MindSpore's to the leaf's
-        layout; see `kernels_to_flax`.
+      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
+        none: a mapping from MindSpore's names, or a sequence in the checkpoint's order.
+        MindSpore's own name will do if it differs only in Flax's word for ``weight``,
+        ``gamma``, ``beta`` or ``embedding_table``. By default parameters are matched by
+        name, or by number if the leaves are those of a list.
+      convert: A function from a leaf's name and MindSpore's array to an array in the
+        leaf's layout; see `kernels_to_flax`.
 
     Returns:
-      The state; see `from_torch`.
+      The filled state; see `from_torch`.
 
     Raises:
-      ValueError: With everything that is missing, left over or does not fit, in one
-        message.
+      ValueError: Listing everything that is missing, left over or does not fit.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np, optax
@@ -99,11 +97,11 @@ def to_mindspore(
     nn_adamax: bool = False,
     b1: float = 0.9,
 ) -> dict[str, np.ndarray]:
-    """Turn a state of this package into the arrays of a checkpoint of MindSpore.
+    """Turn a state of this package into the arrays of a MindSpore checkpoint.
 
     .. code-block:: python
 
-        # Here, with [p.name for p in optimizer.parameters] from MindSpore:
+        # Here, with names = [p.name for p in optimizer.parameters] from MindSpore:
         arrays = ao.interop.to_mindspore(
             state, order=names, convert=ao.interop.kernels_from_flax
         )
@@ -115,26 +113,26 @@ def to_mindspore(
         }
         mindspore.load_param_into_net(optimizer, checkpoint)
 
-    Hyperparameters are not in it: construct MindSpore's optimizer with those of ours.
+    It has no hyperparameters: pass the same ones to MindSpore's optimizer.
 
     Args:
       state: A functional state, of any `state_dtype` and depth, or a state dict of
         `adamax_optax.Adamax`.
-      order: Which leaf each parameter is, as in `from_mindspore`; it also says what
-        MindSpore's names are. Without it they are the leaves' own.
-      convert: From the name of a leaf and its array to MindSpore's layout; see
-        `kernels_from_flax`.
-      nn_adamax: Whether for `mindspore.nn.AdaMax`; else it is for
+      order: As in `from_mindspore`; it also supplies MindSpore's names, which by
+        default are those of the leaves.
+      convert: A function from a leaf's name and array to an array in MindSpore's
+        layout; see `kernels_from_flax`.
+      nn_adamax: Whether the checkpoint is for `mindspore.nn.AdaMax`, instead of
         `mindspore.experimental.optim.Adamax`.
-      b1: The optimizer's b1. Only with `nn_adamax`, which saves b1^t.
+      b1: The optimizer's b1; used only with `nn_adamax`, which saves b1^t.
 
     Returns:
-      Arrays of NumPy by MindSpore's names: ``exp_avg.*``, ``exp_inf.*`` and ``step_t``,
-      or ``moment1.*``, ``moment2.*``, ``global_step`` and ``beta1_power``.
+      NumPy arrays by MindSpore's names: ``exp_avg.*``, ``exp_inf.*`` and ``step_t``, or
+      ``moment1.*``, ``moment2.*``, ``global_step`` and ``beta1_power``.
 
     Raises:
-      ValueError: If the leaves have taken different numbers of steps, where MindSpore
-        has one count for all; or with everything that does not fit, in one message.
+      ValueError: If leaves have taken different numbers of steps (MindSpore has one
+        count), or listing everything that does not fit.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""State to and from Optax's own Adamax."""
+"""Convert state to and from Optax's own Adamax."""
 
 import functools
 from collections import Counter
@@ -18,28 +18,27 @@ from adamax_optax.moments import cast_state, is_moments, require_moments
 def from_optax(
     optax_state: optax.OptState, opt_state: optax.OptState
 ) -> optax.OptState:
-    """Go on with `adamax_optax` where `optax.adamax` or `optax.adamaxw` was.
+    """Put a state of Optax's Adamax into a state of this package.
 
-    `adamax` goes on for `optax.adamax`, `adamaxw` for `optax.adamaxw`, and
-    `scale_by_adamax` for `optax.scale_by_adamax`. What is around them (`optax.chain`,
-    `inject_hyperparams`, `MultiSteps`, `partition`, ...) must be the same on both
-    sides, and goes on as well: accumulated gradients, schedules, hyperparameters that
-    were set live. Works under `jit`.
+    `adamax` continues `optax.adamax`, `adamaxw` continues `optax.adamaxw`, and
+    `scale_by_adamax` continues `optax.scale_by_adamax`. Everything around them
+    (`optax.chain`, `inject_hyperparams`, `MultiSteps`, `partition`, ...) must be the
+    same on both sides; its state (accumulated gradients, schedules, hyperparameters set
+    live) is carried over too. Works under `jit`.
 
     Args:
-      optax_state: The state of Optax's optimizer. Its moments are in an
-        `optax.ScaleByAdamState`, which Optax's Adam has too: nothing shows whether
-        `nu` is the norm of an Adamax, so make sure that it is.
-      opt_state: The state to fill, as ``tx.init(params)`` returns it; of any
-        `state_dtype`.
+      optax_state: The state of Optax's optimizer. Make sure that it is an Adamax:
+        Optax's Adam has the same `optax.ScaleByAdamState`, where `nu` is something
+        else.
+      opt_state: The state to fill, such as ``tx.init(params)``; of any `state_dtype`.
 
     Returns:
-      The state, as if it had taken Optax's steps. What only `opt_state` has is as it
-      was, but for counts of schedules, which take the step count.
+      The state as if it had taken Optax's steps. Fields that only `opt_state` has are
+      unchanged, except for schedules' counts, which become the step count.
 
     Raises:
-      ValueError: With everything that is missing, does not fit or, being in
-        `optax_state`, has no place in `opt_state`, in one message.
+      ValueError: Listing everything that is missing, does not fit, or has no
+        counterpart in `opt_state`.
 
     Example:
       >>> import adamax_optax as ao, jax, jax.numpy as jnp, optax
@@ -57,17 +56,17 @@ def from_optax(
 
 
 def to_optax(state: optax.OptState, optax_state: optax.OptState) -> optax.OptState:
-    """Go on with Optax's own Adamax where one of this package was.
+    """Put a state of this package into a state of Optax's Adamax.
 
-    The inverse of `from_optax`. Optax keeps moments in the parameters' dtype, and has
-    no coupled weight decay: a state of `adamax` with one goes on without it.
+    The inverse of `from_optax`. Optax keeps moments in the parameters' dtype. It has no
+    coupled weight decay, so a run of `adamax` continues without it.
 
     Args:
       state: The state of this package, of any `state_dtype`.
-      optax_state: The state to fill, as Optax's ``tx.init(params)`` returns it.
+      optax_state: The state of Optax's optimizer to fill, such as ``tx.init(params)``.
 
     Returns:
-      The state of Optax's optimizer; see `from_optax`.
+      The filled state; see `from_optax`.
 
     Raises:
       ValueError: See `from_optax`.
@@ -86,15 +85,11 @@ def to_optax(state: optax.OptState, optax_state: optax.OptState) -> optax.OptSta
 
 
 def _check(optax_state, ours):
-    """Raise unless one state has moments of Optax's, and the other moments of ours.
-
-    Raises:
-      ValueError: If one has none.
-    """
+    """Raise `ValueError` unless the states hold moments of Optax and ours."""
     require_moments(ours)
     if not any(map(_is_optax, jax.tree.leaves(optax_state, is_leaf=_is_optax))):
         raise ValueError(
-            "optax_state holds no optax.ScaleByAdamState, in which Optax's Adamax has "
+            "optax_state holds no optax.ScaleByAdamState, where Optax's Adamax keeps "
             f"its moments; got {jax.tree.structure(optax_state)}."
         )
 
@@ -107,10 +102,10 @@ class _Leaf(NamedTuple):
     """A leaf of a state.
 
     Attributes:
-      address: Where it is, in words that are the same in Optax's states and in ours.
+      address: Its path, in terms that Optax's states and ours share.
       value: The array.
-      field: "mu", "nu" or "count" of moments; "schedule" of a count of one, "setting"
-        of a hyperparameter; or "" for all else.
+      field: "mu", "nu" or "count" for Adamax's own fields, "schedule" for the count of
+        a schedule, "setting" for a hyperparameter, otherwise "".
     """
 
     address: tuple[str, ...]
@@ -119,13 +114,13 @@ class _Leaf(NamedTuple):
 
 
 def _carried(source, target):
-    """Return `target` with what `source` holds at the same addresses."""
+    """Return `target` with the values of `source` at the same addresses."""
     found = {leaf.address: leaf for leaf in _leaves(_wide(source))}
     wide = _wide(target)
     places = list(_leaves(wide))
     addresses = {place.address for place in places}
     problems = [
-        f"{_label(address)} has no place"
+        f"{'.'.join(address)} has no counterpart"
         for address, leaf in found.items()
         if address not in addresses and not _is_off(leaf)
     ]
@@ -138,7 +133,7 @@ def _carried(source, target):
         elif place.field == "schedule":
             value = functools.reduce(jnp.maximum, counts, value)
         elif place.field in ("mu", "nu", "count"):
-            problems.append(f"there is nothing for {_label(place.address)}")
+            problems.append(f"{'.'.join(place.address)} is missing")
         values.append(value)
     refuse("The state", problems)
     filled = jax.tree.unflatten(jax.tree.structure(wide), values)
@@ -153,44 +148,40 @@ def _carried(source, target):
 
 
 def _wide(state):
-    """Return a state with its moments in at least float32, if they are ours."""
+    """Return a state with our moments, if it has any, decoded."""
     ours = any(map(is_moments, jax.tree.leaves(state, is_leaf=is_moments)))
     return cast_state(state, None) if ours else state
 
 
 def _fitted(value, place, problems):
-    """Return a value in the dtype of the place that it goes to."""
+    """Return `value` in the dtype of its place, or add to `problems`."""
     template = place.value
     if place.field == "nu" and not jnp.iscomplexobj(template):
-        value = value.real  # of the modulus, which Optax has in complex numbers
+        value = value.real  # Optax's modulus has a complex dtype
     alike = place.field == "nu" or jnp.iscomplexobj(value) == jnp.iscomplexobj(template)
     if value.shape != template.shape or not alike:
         problems.append(
-            f"{_label(place.address)} must have the shape {template.shape} and a dtype "
-            f"like {template.dtype}, got {value.shape} and {value.dtype}"
+            f"{'.'.join(place.address)} must have the shape {template.shape} and a "
+            f"dtype like {template.dtype}, got {value.shape} and {value.dtype}"
         )
         return value
     is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     return value if is_key else jnp.asarray(value, template.dtype)
 
 
-def _label(address):
-    return ".".join(address)
-
-
 def _leaves(
     state: Any, above: tuple[str, ...] = (), field: str = ""
 ) -> Iterator[_Leaf]:
-    """Return the leaves of a state, in the order of `jax.tree.leaves`.
+    """Yield the leaves of a state, in the order of `jax.tree.leaves`.
 
-    A chain in a chain is part of it, and links have a number among those of their kind,
-    so that it does not matter which links without arrays stand between them.
+    Nested chains are flattened and links numbered by kind, so that links without arrays
+    between them do not change addresses.
     """
     seen: Counter[str] = Counter()
     for link in _links(state):
         if hasattr(link, "_fields"):
             kind = "adamax" if _is_of_adamax(link) else type(link).__name__
-            # Our count is a link of its own, behind the moments that it belongs to.
+            # Our count is a separate link after its moments: it gets their number.
             seen[kind] += not isinstance(link, ScaleByBiasCorrectionState)
             at = (*above, f"{kind}#{seen[kind]}")
             for name in link._fields:
@@ -217,11 +208,11 @@ def _links(state):
 
 
 def _children(node):
-    """Return the children of a node, each with its name; of a leaf, itself."""
+    """Return (path, child) for the children of a node; for a leaf, ([], itself)."""
     found, _ = jax.tree_util.tree_flatten_with_path(
         node, is_leaf=lambda x: x is not node
     )
-    # A variable of NNX is not told from the array in it.
+    # An NNX variable and the array in it share one address.
     value = (jax.tree_util.GetAttrKey("value"),)
     return [
         ([] if path == value else [jax.tree_util.keystr(path, simple=True)], child)
@@ -246,6 +237,6 @@ def _field(link, name):
 
 
 def _is_off(leaf):
-    """Whether a leaf is a hyperparameter of 0, which need not have a place."""
+    """Whether a leaf is a hyperparameter of 0, which needs no counterpart."""
     is_known = not isinstance(leaf.value, jax.core.Tracer)
     return leaf.field == "setting" and is_known and bool(jnp.all(leaf.value == 0))

@@ -1,6 +1,6 @@
-"""The two states of this package, read and written as leaves with names.
+"""Read and write the two states of this package as named leaves.
 
-A functional state, which ``tx.init`` makes, and the state dict of the class `Adamax`.
+They are functional states, from ``tx.init``, and state dicts of the class `Adamax`.
 """
 
 from collections import Counter
@@ -30,20 +30,19 @@ from adamax_optax.moments import (
     state_dtype_of,
 )
 
-LAST_COUNT = 2**31 - 1  # where the count of a functional state stays, an int32
+LAST_COUNT = 2**31 - 1  # a functional state's int32 count stops here
 
 
 def leaf_names(tree: Any) -> list[str]:
-    """Return the names that `order` and `convert` have for the leaves of a tree.
+    """Return the names that `order` and `convert` use for the leaves of a tree.
 
-    A leaf's name is the path to it, joined by dots. A variable of NNX has the name of
-    its place.
+    A leaf's name is its path, joined by dots, without the ``value`` of NNX variables.
 
     Args:
       tree: The parameters: a tree of arrays, or ``nnx.state(module, nnx.Param)``.
 
     Returns:
-      One name for each leaf, in the order of `jax.tree.leaves`.
+      The name of each leaf, in the order of `jax.tree.leaves`.
 
     Raises:
       ValueError: If two leaves have the same name.
@@ -61,33 +60,29 @@ def leaf_names(tree: Any) -> list[str]:
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-    """Whether names say nothing: those of a list, or of a tree that is one array."""
+    """Whether names are mere numbers (of a list) or empty (of a single array)."""
     return all(name == "" or name.isdecimal() for name in names)
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Raise unless all names differ.
-
-    Raises:
-      ValueError: Naming those that do not.
-    """
+    """Raise `ValueError` unless all names differ."""
     if twice := sorted(k for k, n in Counter(names).items() if n > 1):
         raise ValueError(f"Several leaves have the same name: {twice}.")
 
 
 def is_pair(x: Any) -> bool:
-    """Whether something is what `optax.contrib.split_real_and_imaginary` makes."""
+    """Whether `x` is a pair made by `optax.contrib.split_real_and_imaginary`."""
     return getattr(x, "_fields", None) == ("real", "imaginary")
 
 
 class _Part(NamedTuple):
-    """The moments of one transformation, of which a state may hold several.
+    """The moments of one transformation; a state may hold several.
 
     Attributes:
-      at: The number of its moments among the nodes.
-      count_at: The number of its step count; `None` where there is no bias correction.
-      wide: What its moments are like in at least float32.
-      names: Those of its leaves.
+      at: Index of its moments among the nodes.
+      count_at: Index of its step count; `None` if there is no bias correction.
+      wide: Shapes, dtypes and shardings of its decoded moments.
+      names: The names of its leaves.
     """
 
     at: int
@@ -97,25 +92,23 @@ class _Part(NamedTuple):
 
 
 class FunctionalState:
-    """The state of transformations of this package, in chains and wrappers.
+    """The state of transformations of this package, in any chains and wrappers.
 
     Attributes:
-      names: The names of the leaves of all parts.
-      ordered: Whether their order is that of the parameters.
+      names: The names of all leaves.
+      ordered: Whether `names` is in the order of the parameters.
+
+    Raises:
+      ValueError: If the state holds no moments of this package, or a leaf twice.
     """
 
     def __init__(self, opt_state: optax.OptState) -> None:
-        """Take a state apart.
-
-        Raises:
-          ValueError: If it holds no moments of this package, or a leaf twice.
-        """
         require_moments(opt_state)
         self._nodes, self._treedef = jax.tree.flatten(opt_state, is_leaf=_is_node)
         templates = {at: _wide(self._nodes[at]) for at in self._all(is_moments)}
         self._parts = [
-            _Part(at, self._count_of(at), norm, leaf_names(norm.mu))
-            for at, norm in templates.items()
+            _Part(at, self._count_of(at), wide, leaf_names(wide.mu))
+            for at, wide in templates.items()
         ]
         self.names = [name for part in self._parts for name in part.names]
         check_distinct(self.names)
@@ -124,10 +117,10 @@ class FunctionalState:
         self.ordered = numbered or len(self._parts) == 1
 
     def read(self) -> dict[str, Entry]:
-        """Return the entry of each leaf, with arrays of its own.
+        """Return the entry of each leaf, with copied arrays.
 
         Raises:
-          ValueError: If there is no step count.
+          ValueError: If moments have no step count.
         """
         entries = {}
         for part in self._parts:
@@ -149,12 +142,12 @@ class FunctionalState:
         """Return the state with other moments and counts.
 
         Args:
-          entries: One for each leaf. A part whose leaves have none took no steps yet.
-          what: The subject of the error.
-          problems: What did not fit so far.
+          entries: The new entries, by leaf. A part without any has taken no steps.
+          what: The subject of the error message.
+          problems: Problems found so far.
 
         Raises:
-          ValueError: If there are problems, with those that are found here.
+          ValueError: Listing `problems` and those found here, if there are any.
         """
         nodes = list(self._nodes)
         for part in self._parts:
@@ -174,7 +167,7 @@ class FunctionalState:
         return jax.tree.unflatten(self._treedef, nodes)
 
     def _check(self, part, entries, given, problems):
-        """Add what keeps the entries of a part from being one state."""
+        """Add to `problems` if a part's entries are incomplete or differ in step."""
         missing = [name for name in part.names if name not in entries]
         if given and missing:
             problems.append(
@@ -188,10 +181,11 @@ class FunctionalState:
             )
 
     def _all(self, is_one):
+        """Return the indices of the nodes of one kind."""
         return [at for at, node in enumerate(self._nodes) if is_one(node)]
 
-    def _count_of(self, at):
-        """Return where the step count of the moments at a place is, or `None`."""
+    def _count_of(self, at: int) -> int | None:
+        """Return the index of the step count of the moments at index `at`."""
         for later in range(at + 1, len(self._nodes)):
             if is_moments(self._nodes[later]):
                 break
@@ -201,11 +195,11 @@ class FunctionalState:
 
 
 def in_form_of(node: Any, moments: Any) -> Any:
-    """Return moments in the `state_dtype` and the containers of others.
+    """Return moments in the `state_dtype` and containers of `node`.
 
     Args:
-      node: The others.
-      moments: A `ScaleByInfinityNormState` with the leaves of `node`.
+      node: A state with moments.
+      moments: A `ScaleByInfinityNormState` with the same leaves.
     """
     if not isinstance(node, ScaleByInfinityNormState):
         dtype = state_dtype_of(node)
@@ -217,7 +211,7 @@ def in_form_of(node: Any, moments: Any) -> Any:
 
 
 def _filled(part, entries, problems):
-    """Return a part's moments, filled from the entries, and with 0 without them."""
+    """Return a part's moments from the entries, 0 where there is none."""
     trees = []
     for field, moment in zip(("mu", "nu"), part.wide, strict=True):
         leaves, treedef = jax.tree.flatten(moment, is_leaf=is_pair)
@@ -236,7 +230,7 @@ def _filled(part, entries, problems):
 
 
 def _wide(node):
-    """Return the shapes, dtypes and shardings of moments, decoded if they are codes."""
+    """Return the shapes, dtypes and shardings of moments, decoded."""
     if isinstance(node, ScaleByInfinityNormState):
         return node
     decoded = jax.tree.map(
@@ -247,6 +241,7 @@ def _wide(node):
 
 
 def _counted(node, step):
+    """Return a state that has only a count, with another count."""
     step = np.asarray(min(step, LAST_COUNT))
     return jax.tree.map(lambda count: put_like(count, step), node)
 
@@ -260,29 +255,26 @@ def _is_count(x):
 
 
 def _is_schedule(x):
-    # Optax has several classes for it, not all of them public.
+    # Not by class: Optax has several, not all of them public.
     return _is_count(x) and not isinstance(x, ScaleByBiasCorrectionState)
 
 
 class StateDict:
     """The state dict of `adamax_optax.Adamax`.
 
-    Its leaves have the names under ``"param_names"``, as those of
-    `torch.optim.Adamax` may, or else their numbers.
+    Leaves are named by ``"param_names"``, as in `torch.optim.Adamax`, or else by their
+    numbers.
 
     Attributes:
-      names: The names of the leaves.
-      ordered: Whether their order means something; it does.
+      names: The names of the leaves, in the order of the parameters.
+
+    Raises:
+      ValueError: If two leaves have the same name.
     """
 
-    ordered = True
+    ordered = True  # as in FunctionalState
 
     def __init__(self, state_dict: Mapping[str, Any]) -> None:
-        """Take a state dict.
-
-        Raises:
-          ValueError: If two leaves have the same name.
-        """
         self._state_dict = state_dict
         self._keys, names = parameters(state_dict)
         self.names = [names.get(key, str(key)) for key in self._keys]
@@ -292,7 +284,7 @@ class StateDict:
         """Return the entries of the leaves that have one.
 
         Raises:
-          ValueError: If something is missing or is no step count.
+          ValueError: If an entry is incomplete, or a step count invalid.
         """
         problems: list[str] = []
         entries = read_entries(self._state_dict, str, problems)
@@ -303,18 +295,10 @@ class StateDict:
     def write(
         self, entries: Mapping[str, Entry], what: str, problems: list[str]
     ) -> dict[str, Any]:
-        """Return the state dict with other moments and counts, and the same options.
+        """Return the state dict with other moments and counts; see `FunctionalState`.
 
-        Shapes are `adamax_optax.Adamax.load_state_dict`'s to check: before its first
-        step the class saves no arrays to compare with.
-
-        Args:
-          entries: Those of the leaves that took steps.
-          what: The subject of the error.
-          problems: What did not fit so far.
-
-        Raises:
-          ValueError: If there are problems.
+        `adamax_optax.Adamax.load_state_dict` checks shapes later: before its first step
+        the class saves no arrays to compare with.
         """
         refuse(what, problems)
         state = {
@@ -335,7 +319,7 @@ State = FunctionalState | StateDict
 
 
 def open_state(opt_state: Any) -> State:
-    """Return a functional state, or a state dict of the class, as named leaves."""
+    """Wrap a functional state or a state dict of the class."""
     if is_state_dict(opt_state):
         return StateDict(opt_state)
     return FunctionalState(opt_state)

@@ -1,4 +1,4 @@
-"""State to and from PyTorch's `torch.optim.Adamax`."""
+"""Convert state to and from PyTorch's `torch.optim.Adamax`."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -35,34 +35,33 @@ def from_torch(
 ) -> Any:
     """Put a state dict of `torch.optim.Adamax` into a state of this package.
 
-    Hyperparameters are not part of the state: pass those of PyTorch's optimizer to
+    The state has no hyperparameters: pass those of PyTorch's optimizer to
     `adamax_optax.adamax`.
 
     Args:
-      state_dict: What ``optimizer.state_dict()`` returned; arrays may be tensors or
-        those of NumPy.
-      opt_state: The state to fill, as ``tx.init(params)`` returns it: of any
-        transformation of this package, in any `state_dtype`, however deep in the
-        states of chains and wrappers. Or a state dict of `adamax_optax.Adamax`, for
-        its `load_state_dict`.
-      order: Which leaf each parameter is. A mapping from PyTorch's numbers or names,
-        or a sequence in PyTorch's order; with the leaves' names (`leaf_names`) or
-        PyTorch's, where they differ only by Flax's word for the weight, so that
-        ``[name for name, _ in net.named_parameters()]`` may do; `None` for a parameter
-        that has no leaf. Without `order` names decide, where the state dict has any
-        (PyTorch keeps those of `named_parameters`), and else the order of the leaves.
-      convert: From the name of a leaf and an array of PyTorch's to the leaf's layout;
-        see `kernels_to_flax`.
+      state_dict: The result of ``optimizer.state_dict()``; tensors or NumPy arrays.
+      opt_state: The state to fill: either a functional state such as
+        ``tx.init(params)``, of any `state_dtype` and however deeply nested in chains
+        and wrappers, or a state dict of `adamax_optax.Adamax`, to pass to its
+        `load_state_dict`.
+      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
+        none: a mapping from PyTorch's numbers or names, or a sequence in PyTorch's
+        order. PyTorch's own name will do if it differs only in Flax's word for
+        ``weight``, so often ``[name for name, _ in net.named_parameters()]`` is enough.
+        By default parameters are matched by name if the state dict (thanks to
+        `named_parameters`) and the leaves have names, and otherwise by number.
+      convert: A function from a leaf's name and PyTorch's array to an array in the
+        leaf's layout; see `kernels_to_flax`.
 
     Returns:
-      The state, as if it had taken PyTorch's steps. Moments, step counts and the counts
-      of schedules are theirs, all else is as it was. The arrays are new and stand where
-      those of `opt_state` do.
+      The state as if it had taken PyTorch's steps: with PyTorch's moments and step
+      counts, also in schedules, and otherwise unchanged. Arrays are new, and have the
+      shardings of those in `opt_state`.
 
     Raises:
-      ValueError: With everything that is missing, left over or does not fit, in one
-        message. A parameter without state beside others that have some is missing: in
-        a functional state one count serves all leaves.
+      ValueError: Listing everything that is missing, left over or does not fit. This
+        includes parameters without state if others have some, since the leaves of a
+        functional state share one step count.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, numpy as np, optax
@@ -100,9 +99,9 @@ def to_torch(
 ) -> dict[str, Any]:
     """Turn a state of this package into a state dict for `torch.optim.Adamax`.
 
-    PyTorch takes hyperparameters from a state dict, and a functional state knows none
-    (but for `optax.inject_hyperparams`). The safe way is to let them come from the
-    optimizer that is to load the state:
+    PyTorch reads hyperparameters from the state dict, and a functional state has none
+    (except under `optax.inject_hyperparams`). It is safest to take them from the
+    optimizer that will load the state:
 
     .. code-block:: python
 
@@ -111,30 +110,29 @@ def to_torch(
         optimizer.load_state_dict(ao.interop.to_torch(state, param_groups=groups))
 
     Args:
-      state: A functional state, of any `state_dtype` and depth; or what
-        ``adamax_optax.Adamax(...).state_dict()`` returned, which has hyperparameters
-        and groups of its own.
-      param_groups: PyTorch's groups, as above. Without them a functional state gives
+      state: A functional state, of any `state_dtype` and depth, or a state dict of
+        `adamax_optax.Adamax`, which has hyperparameters and groups of its own.
+      param_groups: PyTorch's groups, as above. By default a functional state becomes
         one group with all parameters.
-      order: As in `from_torch`, of which this is the inverse.
-      convert: From the name of a leaf and its array to PyTorch's layout; see
-        `kernels_from_flax`.
-      lr: Learning rate, of all groups. A functional state without `param_groups` needs
-        it.
-      betas: Decay rates. Without them, and without other knowledge, the defaults of
-        `adamax_optax.adamax`, as for the next three.
+      order: As in `from_torch`.
+      convert: A function from a leaf's name and array to an array in PyTorch's layout;
+        see `kernels_from_flax`.
+      lr: Learning rate of all groups; needed for a functional state without
+        `param_groups`.
+      betas: Decay rates. By default those of the groups or the state, if it has any,
+        or else of `adamax_optax.adamax`; likewise for the next three.
       eps: Added inside the maximum.
-      weight_decay: Coefficient of the coupled L2 penalty. The decoupled decay of
-        `adamax_optax.adamaxw` PyTorch's Adamax does not have.
+      weight_decay: Coefficient of the coupled L2 penalty. PyTorch's Adamax has no
+        decoupled decay, as in `adamax_optax.adamaxw`.
       maximize: Whether to ascend.
 
     Returns:
       ``{"state": ..., "param_groups": ...}`` with tensors on the CPU. Parameters that
-      took no step have no state.
+      took no step have no entry.
 
     Raises:
-      ValueError: If there is no lr, if the state divides by u + eps_outside as far as
-        is known, or with everything that does not fit, in one message.
+      ValueError: If lr is unknown, if the state is known to have an `eps_outside`, or
+        listing everything that does not fit.
     """
     import torch
 
@@ -162,7 +160,7 @@ def to_torch(
         if "lr" not in options:
             raise ValueError(
                 "A functional state does not know its learning rate: pass lr, or the "
-                "param_groups of the optimizer that is to load it."
+                "param_groups of the optimizer that will load it."
             )
         keys = list(range(len(opened.names if order is None else order)))
         names = _names_in(order, keys)
@@ -180,14 +178,14 @@ def to_torch(
 
 
 def _names_in(order, keys):
-    """Return the names of parameters that only the user's mapping knows."""
+    """Return parameters' names from `order`, if it maps names and not numbers."""
     if isinstance(order, Mapping) and not set(order) <= set(keys):
         return dict(zip(keys, order, strict=False))
     return {}
 
 
 def _options(group):
-    """Return a group of the class with what PyTorch takes: plain numbers."""
+    """Return a group of the class with only PyTorch's options, as plain numbers."""
     ours = ("params", "param_names", "state_dtype")
     options = {k: v for k, v in group.items() if k not in ours}
     options = jax.tree.map(
@@ -197,7 +195,7 @@ def _options(group):
 
 
 def _known(opt_state):
-    """Return the hyperparameters that `optax.inject_hyperparams` has in a state."""
+    """Return the hyperparameters in the state of `optax.inject_hyperparams`, if any."""
     nodes = jax.tree.leaves(opt_state, is_leaf=_has_hyperparameters)
     found = list(filter(_has_hyperparameters, nodes))
     if len(found) != 1:
@@ -205,8 +203,8 @@ def _known(opt_state):
     values = {k: to_numpy(v).item() for k, v in found[0].hyperparams.items()}
     if values.get("eps_outside"):
         raise ValueError(
-            "PyTorch has its epsilon inside the maximum: a state of "
-            f"eps_outside={values['eps_outside']!r} would go on with other numbers."
+            "PyTorch adds its epsilon inside the maximum, so it cannot continue a run "
+            f"with eps_outside={values['eps_outside']!r}."
         )
     known = {name: values[name] for name in _DEFAULTS if name in values}
     if "learning_rate" in values:

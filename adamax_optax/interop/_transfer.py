@@ -1,4 +1,4 @@
-"""Between a state of this package and another library's: read, pair, convert, write."""
+"""Move entries between a state of this package and another library's."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,17 +8,12 @@ import numpy as np
 from adamax_optax._arrays import to_numpy, whole_number
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import Entry
-from adamax_optax.interop._states import (
-    LAST_COUNT,
-    State,
-    are_numbers,
-    open_state,
-)
+from adamax_optax.interop._states import LAST_COUNT, State, are_numbers, open_state
 
 Convert = Callable[[str, np.ndarray], Any]
 Order = Mapping[Any, str | None] | Sequence[str | None]
 
-# What PyTorch, MindSpore and Keras call that for which Flax has these names.
+# Other libraries' names, and the Flax names that each may stand for.
 _ALIASES = {
     "weight": ("kernel", "scale", "embedding"),
     "gamma": ("scale",),
@@ -29,13 +24,13 @@ _ALIASES = {
 
 
 class Saved(NamedTuple):
-    """What another library has saved.
+    """A saved state of another library.
 
     Attributes:
-      what: What errors call it.
-      keys: Its parameters, in order.
-      names: Their names, as far as they have any.
-      entries: What it remembers of each.
+      what: The subject of error messages.
+      keys: The keys of its parameters, in order.
+      names: The names of parameters that have one, by key.
+      entries: The saved entries, by key.
       problems: What is wrong with it.
     """
 
@@ -49,16 +44,10 @@ class Saved(NamedTuple):
 def put(
     saved: Saved, opt_state: Any, order: Order | None, convert: Convert | None
 ) -> Any:
-    """Return a state of this package with the moments of another library.
-
-    Args:
-      saved: Those.
-      opt_state: A functional state, or a state dict of the class.
-      order: The user's.
-      convert: The user's.
+    """Return `opt_state` with the moments and counts of a saved state.
 
     Raises:
-      ValueError: With everything that does not fit.
+      ValueError: Listing everything that does not fit.
     """
     state = open_state(opt_state)
     problems = list(saved.problems)
@@ -83,27 +72,18 @@ def take(
     order: Order | None,
     convert: Convert | None,
 ) -> dict[Any, Entry | None]:
-    """Return what a state of this package holds, by the keys of another library.
+    """Return the entries of a state by the other library's keys, as NumPy arrays.
 
-    Args:
-      state: The state.
-      keys: The parameters there, in order.
-      names: Their names, as far as they have any.
-      order: The user's.
-      convert: The user's.
-
-    Returns:
-      The entries, with arrays of NumPy; `None` for what took no step, of which a state
-      dict has no arrays.
+    They are `None` for leaves of a state dict that took no step: these have no arrays.
 
     Raises:
-      ValueError: With everything that does not fit.
+      ValueError: Listing everything that does not fit.
     """
     problems: list[str] = []
     pairs = pair(keys, names, state, order, problems)
     taken = set(pairs.values())
     problems += [
-        f"no parameter is the leaf {leaf!r}"
+        f"no parameter matches the leaf {leaf!r}"
         for leaf in state.names
         if leaf not in taken
     ]
@@ -119,21 +99,17 @@ def take(
 def in_step(
     entries: Mapping[Any, Entry | None], library: str
 ) -> tuple[int, dict[Any, Entry]]:
-    """Return the step count of all entries, as an int32 holds it, and the entries.
-
-    Args:
-      entries: What `take` returned.
-      library: Whose state knows but one count.
+    """Return the one step count of all entries, as an int32 can hold it, and these.
 
     Raises:
-      ValueError: If the counts differ, or if there are no moments.
+      ValueError: If the counts differ, or there are no moments.
     """
     there = {key: entry for key, entry in entries.items() if entry is not None}
     steps = {entry.step for entry in there.values()}
     if len(steps) != 1 or len(there) < len(entries):
         counts = {key: getattr(entry, "step", 0) for key, entry in entries.items()}
         raise ValueError(
-            f"{library} has one step count for all parameters, and the moments of all; "
+            f"{library} has one step count for all parameters, and moments for each; "
             f"the state has the counts {counts}."
         )
     return min(steps.pop(), LAST_COUNT), there
@@ -142,20 +118,14 @@ def in_step(
 def _converted(entry, leaf, convert):
     def converted(moment):
         moment = np.asarray(moment)
-        # A view that is flipped is not what PyTorch takes.
+        # PyTorch refuses views with negative strides, such as flipped ones.
         return np.array(moment if convert is None else convert(leaf, moment), order="C")
 
     return entry._replace(mu=converted(entry.mu), nu=converted(entry.nu))
 
 
 class Words(NamedTuple):
-    """What an optimizer calls its arrays.
-
-    Attributes:
-      step: The step count.
-      mu: m; ``{}`` stands for the parameter's name.
-      nu: u, in the same way.
-    """
+    """An optimizer's names for the step count, m and u; ``{}`` is the parameter's."""
 
     step: str
     mu: str
@@ -178,13 +148,7 @@ def names_in(names: Iterable[str], words: Words) -> list[str]:
 def read_named(
     values: Mapping[str, Any], words: Words, problems: list[str]
 ) -> dict[str, Entry]:
-    """Return the entries in a collection of arrays, by the parameters' names.
-
-    Args:
-      values: The collection; there may be other things in it.
-      words: What is what.
-      problems: What is missing or is no step count is added here.
-    """
+    """Return the entries among named values, by parameter; add to `problems`."""
     names = names_in(values, words)
     arrays = {name: [word.format(name) for word in words[1:]] for name in names}
     wanted = [words.step, *(array for pair in arrays.values() for array in pair)]
@@ -210,18 +174,10 @@ def pair(
     order: Order | None,
     problems: list[str],
 ) -> dict[Any, str | None]:
-    """Find the leaf of each parameter of another library.
+    """Return the name of the leaf for each key; add misfits to `problems`.
 
-    Args:
-      keys: The parameters there, in order.
-      names: Their names there, as far as they have any.
-      state: What has the leaves here.
-      order: The user's; see `adamax_optax.interop`.
-      problems: What does not fit is added here.
-
-    Returns:
-      The leaf's name for each key; `None` for those that have no leaf on purpose or
-      are among the problems. Keys that `order` leaves out are left out.
+    It is `None` for a key that has no leaf, on purpose or because it does not fit. Keys
+    that are not in `order` are left out.
     """
     leaves, taken = set(state.names), set()
     found: dict[Any, str | None] = {}
@@ -241,18 +197,18 @@ def pair(
 
 
 def shown(key: Any, names: Mapping[Any, str]) -> str:
-    """Return what messages call a parameter of another library."""
+    """Return how messages refer to a parameter of another library."""
     if names.get(key, key) == key:
         return f"parameter {key!r}"
     return f"parameter {key!r} ({names[key]!r})"
 
 
 def _wanted(keys, names, state, order, problems):
-    """Return what name the leaf of each key should have."""
+    """Return the name that the leaf of each key should have, possibly an alias."""
     if isinstance(order, Mapping):
         known = {*keys, *names.values()}
         if unknown := [key for key in order if key not in known]:
-            problems.append(f"order has {unknown}, which no parameter is called")
+            problems.append(f"order has unknown parameters {unknown}")
         return {
             key: order[key] if key in order else order[names[key]]
             for key in keys
@@ -274,7 +230,7 @@ def _wanted(keys, names, state, order, problems):
 
 
 def _resolve(name, leaves):
-    """Return the leaf that a name stands for, its own or in Flax's words."""
+    """Return the leaf that a name or alias refers to, or `None`."""
     if name in leaves:
         return name
     last = name.rpartition(".")[2]

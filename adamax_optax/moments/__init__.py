@@ -1,8 +1,8 @@
-"""How m and u are kept, and one step of them: g -> m / u.
+"""How the moments m and u are stored and updated: g -> m / u.
 
-`scale_by_infinity_norm` keeps them as they are; with a `state_dtype` they are codes of
-16 bits, two for each parameter (`_half_codes.py`) or one (`_word_codes.py`), which
-`_reduced_norm.py` drives.
+`scale_by_infinity_norm` stores them in full precision. With a `state_dtype`,
+`_reduced_norm.py` stores 16-bit codes instead: two per parameter (`_half_codes.py`) or
+one (`_word_codes.py`).
 """
 
 from adamax_optax.moments._cast_state import (

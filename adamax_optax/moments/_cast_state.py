@@ -1,4 +1,4 @@
-"""From one `state_dtype` to another, in the middle of a run."""
+"""Convert moments from one `state_dtype` to another, in the middle of a run."""
 
 import functools
 from collections.abc import Callable
@@ -23,16 +23,12 @@ Moments = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
 
 
 def is_moments(x: Any) -> bool:
-    """Whether something is the state of moments, in whatever form."""
+    """Whether `x` is a state that holds moments, encoded or not."""
     return isinstance(x, Moments)
 
 
 def require_moments(opt_state: optax.OptState) -> None:
-    """Raise unless a state holds moments of this package.
-
-    Raises:
-      ValueError: If there are none.
-    """
+    """Raise `ValueError` unless a state holds moments of this package."""
     if not any(map(is_moments, jax.tree.leaves(opt_state, is_leaf=is_moments))):
         raise ValueError(
             "opt_state holds no moments of adamax_optax; got "
@@ -41,10 +37,7 @@ def require_moments(opt_state: optax.OptState) -> None:
 
 
 def state_dtype_of(moments: Moments) -> Any:
-    """Return the `state_dtype` in which moments are kept, a dtype or `None`.
-
-    It is `None` for reduced moments of an empty tree too, which have no codes.
-    """
+    """Return the `state_dtype` of moments; `None` also if there are no leaves."""
     if isinstance(moments, ScaleByInfinityNormState):
         return None
     return next((code.dtype for code in jax.tree.leaves(moments.codes)), None)
@@ -54,25 +47,25 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
     """Convert the moments in an optimizer state to another `state_dtype`.
 
     A run that outgrows its memory can continue with smaller state: cast the state, and
-    build the optimizer again with the same arguments and the new `state_dtype`. The
-    state describes itself, so no hyperparameters are needed.
+    build the optimizer again with the same arguments and the new `state_dtype`. No
+    hyperparameters are needed, since the state describes itself.
 
     Args:
-      opt_state: The state of any transformation of this package, however deep in the
-        states of chains and wrappers.
+      opt_state: The state of any transformation of this package, however deeply nested
+        in chains and wrappers.
       state_dtype: `None`, `jnp.bfloat16`, `jnp.float16` or `jnp.uint16`, as in
         `adamax_optax.adamax`.
 
     Returns:
-      The state with its moments converted and all else as it was. The error is one
-      rounding of the new form: none for `None`, where the moments come out in float32;
-      in bfloat16 m is rounded at random by at most 1 part in 128 and u to the nearest
-      by at most 1 part in 256; in float16 both by at most 1 part in 500; in uint16 u by
-      at most 12%, and m / u is rounded at random without bias.
+      The state with its moments converted and the rest unchanged. `None` decodes them
+      to float32 without error. Otherwise each value is rounded once: in bfloat16 m at
+      random, by at most 1 part in 128, and u to the nearest, by at most 1 part in 256;
+      in float16 both by at most 1 part in 500; in uint16 u by at most 12%, and m / u
+      at random, without bias.
 
     Raises:
-      ValueError: If `state_dtype` is none of these, if the moments are complex, or if
-        there are no moments of this package in `opt_state`.
+      ValueError: If `state_dtype` is none of these, if the moments are complex and it
+        is not `None`, or if `opt_state` holds no moments of this package.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -97,19 +90,19 @@ def restore_codes(
     bound: jax.Array | None,
     key: jax.Array,
 ) -> ScaleByReducedInfinityNormState:
-    """Return decoded moments in the codes that they came from, bit for bit.
+    """Undo `cast_state(state, None)`, bit for bit.
 
-    Rounding to the nearest code gives every decoded value its own code back: the errors
-    of the arithmetic between are far smaller than half the distance to the next code.
+    Rounding decoded values to the nearest code restores their codes: float32 errors are
+    far smaller than half the distance between codes.
 
     Args:
-      moments: What `cast_state` made of the state with `state_dtype=None`.
-      state_dtype: Of the state, not `None`.
+      moments: The decoded moments.
+      state_dtype: That of the original state, not `None`.
       scale: Its scale.
       bound: Its bound.
       key: Its key.
     """
-    half = jnp.asarray(1 << 31, jnp.uint32)  # the noise that rounds to the nearest
+    half = jnp.asarray(1 << 31, jnp.uint32)  # this noise rounds to nearest
     codec = codec_for(state_dtype)
     return _quantized(codec, moments, scale, bound, key, lambda leaf, m: half)
 
@@ -122,8 +115,8 @@ def _cast(state: Moments, state_dtype: StateDType) -> Moments:
     leaves = jax.tree.leaves(moments.mu)
     if any(map(jnp.iscomplexobj, leaves)):
         raise ValueError(
-            f"state_dtype={state_dtype!r} does not take the moments of complex "
-            "parameters: keep them with state_dtype=None."
+            f"state_dtype={state_dtype!r} does not support the moments of complex "
+            "parameters: use state_dtype=None."
         )
     if isinstance(state, ScaleByReducedInfinityNormState):
         scale, key = state.scale, next_key(state.key)
@@ -140,7 +133,7 @@ def _cast(state: Moments, state_dtype: StateDType) -> Moments:
 
 
 def _dequantized(state: Moments) -> ScaleByInfinityNormState:
-    """Return the moments in float32, or as they are if they are wider."""
+    """Return the moments, decoded to float32 if they are codes."""
     if isinstance(state, ScaleByInfinityNormState):
         return state
     dtype = state_dtype_of(state)
@@ -166,18 +159,11 @@ def _quantized(
     key: jax.Array,
     random: Callable[[int, jax.Array], jax.Array],
 ) -> ScaleByReducedInfinityNormState:
-    """Return the state with these moments; `random` makes the noise of a leaf."""
-    codes = [
-        _quantize(
-            codec,
-            m,
-            u,
-            scale[leaf],
-            None if bound is None else bound[leaf],
-            random(leaf, m),
-        )
-        for leaf, (m, u) in enumerate(zip(*map(jax.tree.leaves, moments), strict=True))
-    ]
+    """Encode moments; `random(leaf, m)` makes the noise that rounds a leaf."""
+    codes = []
+    for leaf, (m, u) in enumerate(zip(*map(jax.tree.leaves, moments), strict=True)):
+        top = None if bound is None else bound[leaf]
+        codes.append(_quantize(codec, m, u, scale[leaf], top, random(leaf, m)))
     treedef = jax.tree.structure(moments.mu)
     trees = [[leaf[i] for leaf in codes] for i in range(len(codec.initial))]
     return ScaleByReducedInfinityNormState(
@@ -188,7 +174,7 @@ def _quantized(
     )
 
 
-# Jitted: compiled once for each shape, not operation by operation.
+# Jitted, to compile once for each shape and not operation by operation.
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -18,16 +18,16 @@ Codes = tuple[jax.Array, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class HalfCodes:
-    """Two arrays of one 16-bit float dtype: m, rounded at random, and v = u / s.
+    """Two float arrays: m, rounded at random, and v = u / s, rounded to nearest.
 
-    bfloat16 has the exponents of float32 and stores m and v as they are. float16 has 30
-    octaves, too few for ε = 1e-8 and gradients of 1e8 together, so it stores the signed
-    square roots of m and v: 60 octaves. v is clipped to normal numbers, and gradients
-    to a range in which no denominator is ever 0 or infinite.
+    bfloat16 has the range of float32 and stores m and v as they are. float16 has 30
+    octaves, too few for both ε = 1e-8 and gradients of 1e8, so it stores the square
+    root of v and the signed square root of m: 60 octaves. v is clipped to normal
+    numbers, and gradients so that no denominator is ever 0 or infinite.
 
-    Each array is computed from itself and the gradient alone, in place, and ends in an
-    operation with two operands: XLA on CPU recomputes a trailing chain of conversions
-    in every loop that reads it.
+    Each array depends on itself and the gradient alone, to be updated in place, and
+    ends in an operation with two operands: XLA on CPU recomputes a trailing chain of
+    conversions in every reader.
 
     Attributes:
       dtype: `jnp.bfloat16` or `jnp.float16`.
@@ -43,7 +43,7 @@ class HalfCodes:
 
     @property
     def low(self) -> float:
-        """The least code of v."""
+        """The smallest code of v."""
         return 2.0**-14 if self.root else 2.0**-100
 
     @property
@@ -53,7 +53,7 @@ class HalfCodes:
 
     @property
     def initial(self) -> tuple[float, float]:
-        """The codes of m = 0 and of the least v."""
+        """The codes of m = 0 and the smallest v."""
         return 0.0, self.low
 
     def step(
@@ -70,7 +70,7 @@ class HalfCodes:
         mean, norm = codes
         _, scale, quarterings = scales
         top = self.high / 2
-        g = jnp.clip(g, -top, top)  # NaN stays, and shows in m
+        g = jnp.clip(g, -top, top)  # NaN passes, and shows in m
         m = b1 * self._decode(mean) + (1 - b1) * g  # m ← β1 m + (1 - β1) g
         half = power_of_two(-quarterings)
         kept = norm.astype(jnp.float32) * (half if self.root else half * half)
@@ -109,7 +109,7 @@ class HalfCodes:
         if not self.root:
             return round_at_random(m, self.dtype, random)
         root = round_at_random(jnp.sqrt(jnp.abs(m)), self.dtype, random)
-        # By the sign bit, so that -0.0, to which a mean may underflow, keeps its sign.
+        # Test the sign bit, so that an m that underflowed to -0.0 keeps its sign.
         return jnp.where(to_bits(m) < 0, -root, root)
 
     def _larger_norm(self, kept: jax.Array, new: jax.Array) -> jax.Array:
@@ -118,9 +118,9 @@ class HalfCodes:
         new = jnp.minimum(new, self.high)
         if not self.root:
             return round_to_nearest(jnp.maximum(kept, new), self.dtype)
-        # Re-encode only where `new` is larger, so nothing is rounded twice. The root is
-        # taken of the maximum, which is `new` there, since that always has the sharding
-        # of the state, which `new` alone need not have.
+        # Re-encode only where `new` is larger, so nothing is rounded twice. Take the
+        # root of the maximum, which is `new` there: it always has the state's sharding,
+        # and `new` alone may not.
         larger = jnp.maximum(new, kept * kept)
         return jnp.where(
             new > kept * kept,

@@ -6,11 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import (
-    check_gradients,
-    check_hyperparameters,
-    check_inexact,
-)
+from adamax_optax._checks import check_gradients, check_hyperparameters, check_inexact
 from adamax_optax._dtypes import StateDType, compute_dtype, real_dtype, scalar
 from adamax_optax._sharding import filled_like
 from adamax_optax.moments._reduced_norm import codec_for, reduced_infinity_norm
@@ -20,9 +16,9 @@ class ScaleByInfinityNormState(NamedTuple):
     """The two moments of Adamax, each a tree with the structure of the parameters.
 
     Attributes:
-      mu: The paper's m, the decayed mean of the gradients; shape of the parameter,
-        its dtype but at least float32.
-      nu: The paper's u, the decayed maximum of their moduli; shape of the parameter,
+      mu: The paper's m, the decayed mean of the gradients; the parameter's shape and
+        dtype, but at least float32.
+      nu: The paper's u, the decayed maximum of their moduli; the parameter's shape,
         real, at least float32.
     """
 
@@ -50,22 +46,23 @@ def scale_by_infinity_norm(
       b1: Decay rate of the mean, in [0, 1); may be traced.
       b2: Decay rate of the infinity norm, in [0, 1); may be traced.
       eps: Added to every |g| inside the maximum, at least 0; may be traced.
-      eps_outside: Added to the norm where it divides, at least 0; may be traced.
-        Keras, TensorFlow and `mindspore.nn.AdaMax` have their epsilon here.
-      state_dtype: How the moments are kept: `None`, in the parameters' dtype but at
+      eps_outside: Added to the norm in the denominator, at least 0; may be traced.
+        This is the epsilon of Keras, TensorFlow and `mindspore.nn.AdaMax`.
+      state_dtype: How the moments are stored: `None`, in the parameters' dtype but at
         least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
-        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which needs b1 < b2.
+        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which works for all betas
+        but gets noisier as b1 approaches or exceeds b2.
 
     Returns:
-      A transformation with the state `ScaleByInfinityNormState`, or, for another
-      `state_dtype` than `None`, `ScaleByReducedInfinityNormState`. Updates have the
-      dtype and shape of the gradients. Where the denominator is 0, which takes
-      ``eps = 0`` and no gradient so far, the update is 0.
+      A transformation whose state is a `ScaleByInfinityNormState`, or with a
+      `state_dtype` a `ScaleByReducedInfinityNormState`. Updates have the dtype and
+      shape of the gradients. If the denominator is 0 (``eps=0`` and no gradient so
+      far), the update is 0. A leaf whose gradient is `None` keeps its moments.
 
     Raises:
-      ValueError: If a hyperparameter is out of range, if `state_dtype` is none of
-        these, if a parameter is not floating or complex (with a reduced `state_dtype`:
-        not floating), or if the gradients do not fit the parameters.
+      ValueError: If a hyperparameter is out of range, `state_dtype` is none of these,
+        a parameter is neither floating nor complex (nor may it be complex with a
+        `state_dtype`), or the gradients do not fit the parameters.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -99,7 +96,7 @@ def scale_by_infinity_norm(
 
         # m_t = β1 m_{t-1} + (1 - β1) g_t
         def first_moment(g, m):
-            decay = scalar(b1, m.dtype)  # first, or 1 - β1 is rounded as β1 was
+            decay = scalar(b1, m.dtype)  # before 1 - β1, which would be narrow
             return decay * m + (1 - decay) * jnp.asarray(g, m.dtype)
 
         # u_t = max(β2 u_{t-1}, |g_t| + ε)
@@ -107,13 +104,13 @@ def scale_by_infinity_norm(
             modulus = jnp.abs(jnp.asarray(g, m.dtype))
             return jnp.maximum(scalar(b2, u.dtype) * u, modulus + scalar(eps, u.dtype))
 
-        # m_t / u_t, and 0 for 0 / 0. The inner `where` keeps the branch not taken
-        # finite, so that derivatives through it are finite as well.
+        # m_t / u_t, and 0 for 0 / 0. The inner `where` keeps the unused branch finite,
+        # and with it the derivatives.
         def ratio(g, m, u):
             u = u + scalar(eps_outside, u.dtype)
-            nothing = u == 0
-            quotient = m / jnp.where(nothing, 1, u).astype(m.dtype)
-            return jnp.where(nothing, 0, quotient).astype(jnp.result_type(g))
+            is_zero = u == 0
+            quotient = m / jnp.where(is_zero, 1, u).astype(m.dtype)
+            return jnp.where(is_zero, 0, quotient).astype(jnp.result_type(g))
 
         mu = _map(first_moment, updates, state.mu, otherwise=state.mu)
         nu = _map(infinity_norm, updates, state.mu, state.nu, otherwise=state.nu)
@@ -124,7 +121,7 @@ def scale_by_infinity_norm(
 
 
 def _map(fn, gradients, *trees, otherwise):
-    """Map `fn` over the gradients; a leaf without gradient takes `otherwise`'s."""
+    """Map `fn` over the gradients; where one is `None`, return `otherwise`'s leaf."""
     return jax.tree.map(
         lambda g, other, *rest: other if g is None else fn(g, *rest),
         gradients,

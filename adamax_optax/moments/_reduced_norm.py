@@ -1,4 +1,4 @@
-"""The infinity norm with reduced state: codes instead of moments."""
+"""`scale_by_infinity_norm` with the moments stored as codes."""
 
 import functools
 from typing import Any, NamedTuple, Protocol
@@ -26,21 +26,18 @@ from adamax_optax.moments._word_codes import WordCodes, next_bound
 
 
 class ScaleByReducedInfinityNormState(NamedTuple):
-    """The two moments of Adamax in fewer bits.
+    """The two moments of Adamax as 16-bit codes.
 
-    The state describes itself: what its codes stand for follows from its own fields,
-    whatever the hyperparameters were. `adamax_optax.interop.cast_state` decodes it to
-    float32 and back.
+    The state describes itself: decoding it takes no hyperparameters.
+    `adamax_optax.interop.cast_state` converts it to float32 and back.
 
     Attributes:
-      codes: One tree for each array that the form keeps, with the structure and the
-        shapes of the parameters: (m, v) in bfloat16 or float16, or (word,) in uint16.
-      scale: The s of each leaf, which the norms u = s v of its elements share;
-        float32, shape (leaves,).
-      bound: An upper bound of |m| / u in each leaf, which sets the range of the code
-        of m / u in the word; float32, shape (leaves,). `None` for bfloat16 and float16.
-      key: Key of the noise that rounds m, besides an element's place; uint32, shape ().
-        It changes at each step.
+      codes: A tuple of trees with the structure and shapes of the parameters: (m, v)
+        in bfloat16 or float16, or (word,) in uint16.
+      scale: The scale s of each leaf, in [1/2, 2): u = s v; float32, shape (leaves,).
+      bound: An upper bound on |m| / u for each leaf, which sets the range of the word's
+        code of m / u; float32, shape (leaves,). `None` for bfloat16 and float16.
+      key: Key of the rounding noise, new at each step; uint32, shape ().
     """
 
     codes: tuple[optax.Updates, ...]
@@ -50,12 +47,12 @@ class ScaleByReducedInfinityNormState(NamedTuple):
 
 
 class Codec(Protocol):
-    """How m and u are written in fewer bits; `HalfCodes` and `WordCodes`.
+    """How m and u are encoded: `HalfCodes` or `WordCodes`.
 
     Attributes:
-      dtype: The dtype of the codes, which is the `state_dtype`.
-      bounded: Whether the codes need a bound of |m| / u.
-      initial: The code of each array before the first step.
+      dtype: The dtype of the codes: the `state_dtype`.
+      bounded: Whether the codes need a bound on |m| / u.
+      initial: The code that fills each array before the first step.
     """
 
     @property
@@ -72,10 +69,9 @@ class Codec(Protocol):
 
         Args:
           g: The gradient, float32.
-          codes: The codes before.
-          scales: The scale before the step, the scale after it, and by which power of
-            1/4 each v must be multiplied; see `decay_scale`.
-          bounds: The bound before and after the step, where the codec is bounded.
+          codes: The codes before the step.
+          scales: The scale before and after the step, and the q of `decay_scale`.
+          bounds: The bound before and after the step; `None` if not `bounded`.
           b1: β1.
           eps: ε.
           random: Noise, uint32, of the gradient's shape.
@@ -92,16 +88,13 @@ class Codec(Protocol):
 
 
 def codec_for(state_dtype: StateDType) -> Codec:
-    """Return the codec of a `state_dtype`.
-
-    Raises:
-      ValueError: If there is none.
-    """
+    """Return the codec of a `state_dtype`, or raise `ValueError` if there is none."""
     if isinstance(state_dtype, jax.Array):
         raise ValueError(
-            f"state_dtype must be a dtype, got the array {state_dtype!r}. A dtype is "
-            "callable, and optax.inject_hyperparams takes it for a schedule unless it "
-            'is named: inject_hyperparams(ao.adamax, static_args="state_dtype").'
+            f"state_dtype must be a dtype, got the array {state_dtype!r}. "
+            "optax.inject_hyperparams mistakes a dtype for a schedule, as it is "
+            "callable, unless told that it is static: "
+            'inject_hyperparams(ao.adamax, static_args="state_dtype").'
         )
     try:
         dtype = jnp.dtype(state_dtype)
@@ -120,10 +113,9 @@ def codec_for(state_dtype: StateDType) -> Codec:
 def reduced_infinity_norm(
     codec: Codec, b1: Any, b2: Any, eps: Any, eps_outside: Any
 ) -> optax.GradientTransformation:
-    """Return `scale_by_infinity_norm` with the state in codes.
+    """Return `scale_by_infinity_norm` with codes as its state.
 
-    The arithmetic between decoding and encoding is float32. Derivatives of the updates
-    are 0.
+    Between decoding and encoding all arithmetic is float32. m / u has derivative 0.
     """
     hyper = {"b1": b1, "eps": eps, "eps_outside": eps_outside}
     traced = {k: v for k, v in hyper.items() if not isinstance(v, int | float)}
@@ -136,14 +128,13 @@ def reduced_infinity_norm(
         def filled(value):
             return jax.tree.map(lambda p: filled_like(p, value, codec.dtype), params)
 
+        def per_leaf(value):
+            return replicated_beside(params, value, jnp.float32, (leaves,))
+
         return ScaleByReducedInfinityNormState(
             codes=tuple(map(filled, codec.initial)),
-            scale=replicated_beside(params, 1, jnp.float32, (leaves,)),
-            bound=(
-                replicated_beside(params, 0, jnp.float32, (leaves,))
-                if codec.bounded
-                else None
-            ),
+            scale=per_leaf(1),
+            bound=per_leaf(0) if codec.bounded else None,
             key=replicated_beside(params, 0, jnp.uint32),
         )
 
@@ -159,11 +150,11 @@ def reduced_infinity_norm(
         if bound is not None:
             bound = next_bound(bound, scalar(b1, jnp.float32), _positive(b2))
         outputs: list[Any] = []
-        steps: list[bool] = []  # for each leaf, whether it has a gradient
+        steps: list[bool] = []  # whether each leaf has a gradient
         for i, g in enumerate(gradients):
             leaf, below = len(steps), len(jax.tree.leaves(codes[i][0]))
             steps += [g is not None] * below
-            if g is None:  # of a leaf, of all leaves below, or of no parameter
+            if g is None:  # one leaf, a subtree or nothing: `below` says how many
                 outputs.append(None)
                 continue
             scales = state.scale[leaf], scale[leaf], quarterings[leaf]
@@ -184,12 +175,12 @@ def reduced_infinity_norm(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-# A hundred operations: jitted, leaves of one shape and dtype are traced once.
+# Jitted, so that its hundred operations are traced once for each shape and dtype.
 @functools.partial(jax.jit, static_argnums=(6, 7))
 def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     """Return m_t / u_t and the new codes of one leaf.
 
-    Hyperparameters are in `fixed`, where they keep their 64 bits, or in `traced`.
+    Python numbers are in `fixed`, to keep their 64 bits, and arrays in `traced`.
     """
     cast = {name: jnp.asarray(value, jnp.float32) for name, value in traced.items()}
     hyper = {**dict(fixed), **cast}
@@ -203,25 +194,25 @@ def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     else:
         m, u = codec.dequantize(*now)
         ratio = m / (u + eps_outside)
-    # Some forms could be differentiated in parts: u but not m, which is wrong.
+    # Some codecs pass derivatives through u but not m, which would be wrong.
     return jax.lax.stop_gradient(ratio).astype(jnp.result_type(g)), codes
 
 
 def decay_scale(scale: jax.Array, b2: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Decay all norms of a leaf at once by decaying the scalar that they share.
+    """Decay all norms of a leaf at once, by decaying their common scale.
 
-    u_t = max(β2 u_{t-1}, |g| + ε) with u = s v is s ← β2 s, v ← max(v, (|g| + ε) / s):
-    v changes only where a gradient exceeds it, each value is rounded once, and decay
-    is exact however coarse v's dtype is. When s falls under 1/2, s is multiplied and
-    every v divided by 4, which is exact in binary, for the square root of v too.
+    With u = s v, u ← max(β2 u, |g| + ε) becomes s ← β2 s and v ← max(v, (|g| + ε) / s).
+    So v changes only where a gradient exceeds it, each value is rounded once, and decay
+    is exact however coarse v is. When s falls below 1/2, multiply it by 4 and divide
+    every v by 4, which is exact in binary, for the square root of v too.
 
     Args:
       scale: s, float32, of any shape, in [1/2, 2).
-      b2: β2. 0 is taken as 2^-64: no memory either, within the range of the codes.
+      b2: β2; values below 2^-64, such as 0, count as 2^-64.
 
     Returns:
-      The new s in [1/2, 2), and the int32 q ≥ 0 such that every v must be divided by
-      4^q. q is 0 but for one step in 1386 at β2 = 0.999.
+      The new s in [1/2, 2), and an int32 q ≥ 0: every v must be divided by 4^q. At
+      β2 = 0.999, q is 1 once in 1386 steps and otherwise 0.
     """
     scale = scale * _positive(b2)
     exponent = (to_bits(scale) >> MANTISSA) - BIAS  # 2^exponent ≤ s
@@ -230,12 +221,12 @@ def decay_scale(scale: jax.Array, b2: ArrayLike) -> tuple[jax.Array, jax.Array]:
 
 
 def _positive(b2):
-    """Return β2 as float32, and 2^-64 for 0."""
+    """Return β2 as float32, at least 2^-64."""
     return jnp.maximum(jnp.asarray(b2, jnp.float32), 2.0**-64)
 
 
 def _chosen(steps, new, old):
-    """Return, for each leaf, `new` if it steps and else `old`."""
+    """Return `new` for the leaves that step and `old` for the others."""
     return new if all(steps) else jnp.where(np.array(steps), new, old)
 
 
@@ -243,7 +234,7 @@ def _check_real(path, param):
     check_inexact(path, param, "parameter")
     if jnp.iscomplexobj(param):
         raise ValueError(
-            f"The parameter at {leaf_name(path)} is complex, "
-            "which a reduced state_dtype does not take: pass state_dtype=None, or wrap "
-            "the optimizer in optax.contrib.split_real_and_imaginary."
+            f"The parameter at {leaf_name(path)} is complex, which a reduced "
+            "state_dtype does not support: pass state_dtype=None, or wrap the "
+            "optimizer in optax.contrib.split_real_and_imaginary."
         )

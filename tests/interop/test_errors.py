@@ -131,7 +131,7 @@ NAMES = ["a.weight", "b.weight"]
             {"param_names": NAMES},
             {"a.weight": "a.kernel", "b.wait": "b.scale"},
             [
-                "order has ['b.wait'], which no parameter is called",
+                "order has unknown parameters ['b.wait']",
                 "parameter 1 ('b.weight') has moments, but no leaf",
                 "there is nothing for the leaves ['b.scale']: if they are frozen, keep "
                 "them out of the state with optax.masked",
@@ -273,7 +273,7 @@ def test_a_leaf_that_no_parameter_is():
     message = refusal(lambda: to_mindspore(fresh, order={"x": "a.kernel", "y": None}))
     assert message.splitlines() == [
         "The state does not fit:",
-        "- no parameter is the leaf 'b.scale'",
+        "- no parameter matches the leaf 'b.scale'",
     ]
 
 

@@ -221,21 +221,21 @@ def test_what_does_not_fit():
     theirs = optax.chain(optax.adamax(RATE), optax.ema(0.9)).init(others)
     assert refusal(lambda: from_optax(theirs, ours)).splitlines() == [
         "The state does not fit:",
-        "- adamax#1.mu.new has no place",
-        "- adamax#1.nu.new has no place",
-        "- ScaleByScheduleState#1.count has no place",
-        "- EmaState#1.count has no place",
-        "- EmaState#1.ema.a has no place",
-        "- EmaState#1.ema.b has no place",
-        "- EmaState#1.ema.new has no place",
+        "- adamax#1.mu.new has no counterpart",
+        "- adamax#1.nu.new has no counterpart",
+        "- ScaleByScheduleState#1.count has no counterpart",
+        "- EmaState#1.count has no counterpart",
+        "- EmaState#1.ema.a has no counterpart",
+        "- EmaState#1.ema.b has no counterpart",
+        "- EmaState#1.ema.new has no counterpart",
         "- adamax#1.mu.a must have the shape (2,) and a dtype like float32, got (4,) "
         "and float32",
         "- adamax#1.mu.b must have the shape (3,) and a dtype like float32, got (3,) "
         "and complex64",
-        "- there is nothing for adamax#1.mu.c",
+        "- adamax#1.mu.c is missing",
         "- adamax#1.nu.a must have the shape (2,) and a dtype like float32, got (4,) "
         "and float32",
-        "- there is nothing for adamax#1.nu.c",
+        "- adamax#1.nu.c is missing",
     ]
 
 
@@ -247,7 +247,7 @@ def test_hyperparameters_that_optax_does_not_have():
     to_optax(injected(0.5).init(params), theirs)
     state = injected(0.5, weight_decay=0.1).init(params)
     message = refusal(lambda: to_optax(state, theirs))
-    assert "hyperparams.weight_decay has no place" in message
+    assert "hyperparams.weight_decay has no counterpart" in message
 
 
 def test_the_other_way_round():
