@@ -36,7 +36,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from adamax_optax import _curves
+from adamax_optax._checks import check_callable, check_int, check_real
+from adamax_optax.lr_scheduler import _curves
 
 __all__ = [
     "constant_lr",
@@ -56,7 +57,7 @@ __all__ = [
 
 def _per_epoch(curve: Callable[[Any], Any], steps_per_epoch: int) -> optax.Schedule:
     """Return count -> curve(⌊count / steps_per_epoch⌋)."""
-    _curves.check_int("steps_per_epoch", steps_per_epoch, 1)
+    check_int("steps_per_epoch", steps_per_epoch, 1)
 
     def schedule(count: Any) -> Any:
         # `optax.join_schedules` evaluates every part at every count, so below 0 too,
@@ -68,7 +69,7 @@ def _per_epoch(curve: Callable[[Any], Any], steps_per_epoch: int) -> optax.Sched
 
 def _times(base_lr: ArrayLike, factor: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return t -> base_lr · factor(t)."""
-    _curves.check_real("base_lr", base_lr, 0.0)
+    check_real("base_lr", base_lr, 0.0)
     return lambda t: base_lr * factor(t)
 
 
@@ -351,7 +352,7 @@ def cosine_annealing_lr(
         >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
         0.1 0.05 0 0.05 0.1 0.05 0
     """
-    _curves.check_real("base_lr", base_lr, 0.0)
+    check_real("base_lr", base_lr, 0.0)
     _curves.check_cosine(T_max, eta_min)
     return _per_epoch(
         lambda t: _curves.between(
@@ -401,7 +402,7 @@ def cosine_annealing_warm_restarts(
         >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
         0.1 0.0933013 0.075 0.05 0.025 0.00669873
     """
-    _curves.check_real("base_lr", base_lr, 0.0)
+    check_real("base_lr", base_lr, 0.0)
     _curves.check_warm_restarts(T_0, T_mult, eta_min)
 
     def curve(t: Any) -> Any:
@@ -499,7 +500,7 @@ def lambda_lr(
         >>> print(*(f"{schedule(count):.3g}" for count in range(4)))
         0.01 0.009 0.0081 0.00729
     """
-    _curves.check_callable("lr_lambda", lr_lambda)
+    check_callable("lr_lambda", lr_lambda)
     return _per_epoch(
         _times(base_lr, lambda t: jnp.asarray(lr_lambda(t), float)), steps_per_epoch
     )
@@ -536,7 +537,7 @@ def multiplicative_lr(
         >>> print(*(f"{schedule(count):.6g}" for count in range(4)))
         0.01 0.0095 0.009025 0.00857375
     """
-    _curves.check_callable("lr_lambda", lr_lambda)
+    check_callable("lr_lambda", lr_lambda)
 
     def product(t: Any) -> Any:
         def multiply(i: Any, so_far: Any) -> Any:
@@ -590,5 +591,5 @@ def sequential_lr(
     """
     _curves.check_sequence("schedules", schedules, milestones)
     for i, schedule in enumerate(schedules):
-        _curves.check_callable(f"schedules[{i}]", schedule)
+        check_callable(f"schedules[{i}]", schedule)
     return _per_epoch(optax.join_schedules(schedules, milestones), steps_per_epoch)

@@ -31,15 +31,15 @@ from adamax_optax.lr_scheduler._cosine import (
     CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts,
 )
 from adamax_optax.lr_scheduler._cyclic import CyclicLR as CyclicLR
-from adamax_optax.lr_scheduler._decay import ExponentialLR as ExponentialLR
-from adamax_optax.lr_scheduler._decay import MultiStepLR as MultiStepLR
-from adamax_optax.lr_scheduler._decay import StepLR as StepLR
+from adamax_optax.lr_scheduler._factor import ConstantLR as ConstantLR
+from adamax_optax.lr_scheduler._factor import ExponentialLR as ExponentialLR
+from adamax_optax.lr_scheduler._factor import LinearLR as LinearLR
+from adamax_optax.lr_scheduler._factor import MultiStepLR as MultiStepLR
+from adamax_optax.lr_scheduler._factor import PolynomialLR as PolynomialLR
+from adamax_optax.lr_scheduler._factor import StepLR as StepLR
 from adamax_optax.lr_scheduler._lambda import LambdaLR as LambdaLR
 from adamax_optax.lr_scheduler._lambda import MultiplicativeLR as MultiplicativeLR
 from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau as ReduceLROnPlateau
-from adamax_optax.lr_scheduler._ramp import ConstantLR as ConstantLR
-from adamax_optax.lr_scheduler._ramp import LinearLR as LinearLR
-from adamax_optax.lr_scheduler._ramp import PolynomialLR as PolynomialLR
 from adamax_optax.lr_scheduler._sequential import SequentialLR as SequentialLR
 
 __all__ = [

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float, check_int, check_real
 
 T = TypeVar("T")
 Group = dict[str, Any]
@@ -47,7 +47,7 @@ def param_groups(optimizer: Any) -> list[Group]:
 
 def group_lrs(optimizer: HasParamGroups) -> list[float]:
     """Return the groups' current learning rates."""
-    return [_curves.as_float("lr", group["lr"]) for group in optimizer.param_groups]
+    return [as_float("lr", group["lr"]) for group in optimizer.param_groups]
 
 
 @contextlib.contextmanager
@@ -91,16 +91,16 @@ def extended(name: str, values: list[T], groups: int) -> list[T]:
 
 def initial_lr(group: Group) -> float:
     """Return the group's initial learning rate, which is set to the current if new."""
-    lr = _curves.as_float("lr", group["lr"])
-    return _curves.as_float("initial_lr", group.setdefault("initial_lr", lr))
+    lr = as_float("lr", group["lr"])
+    return as_float("initial_lr", group.setdefault("initial_lr", lr))
 
 
 def as_epoch(epoch: Any) -> int | float | None:
     """Return a given epoch as a Python number, an int if it is whole."""
     if epoch is None:
         return None
-    _curves.check_real("epoch", epoch, 0.0, wrong_type=ValueError)
-    epoch = _curves.as_float("epoch", epoch)
+    check_real("epoch", epoch, 0.0, wrong_type=ValueError)
+    epoch = as_float("epoch", epoch)
     return int(epoch) if epoch.is_integer() else epoch
 
 
@@ -181,7 +181,7 @@ class LRScheduler:
 
     def __init__(self, optimizer: HasParamGroups, last_epoch: int = -1) -> None:
         groups = param_groups(optimizer)
-        _curves.check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
+        check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         for i, group in enumerate(groups):
             if last_epoch != -1 and "initial_lr" not in group:
                 raise KeyError(
@@ -278,7 +278,7 @@ class LRScheduler:
 
     def _set_lrs(self, values: list[Any]) -> list[float]:
         groups = self.optimizer.param_groups
-        lrs = [_curves.as_float("lr", value) for value in values]
+        lrs = [as_float("lr", value) for value in values]
         if len(lrs) != len(groups):
             raise ValueError(
                 f"{type(self).__name__}.get_lr() must return {len(groups)} learning "

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import HasParamGroups, LRScheduler
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float
+from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     Group,
     HasParamGroups,
@@ -85,8 +86,8 @@ class CyclicLR(LRScheduler):
             _curves.check_cyclic(
                 base, top, step_size_up, step_size_down, mode, gamma, scale_fn
             )
-        base_lrs = [_curves.as_float("base_lr", lr) for lr in base_lrs]
-        self.max_lrs = [_curves.as_float("max_lr", lr) for lr in max_lrs]
+        base_lrs = [as_float("base_lr", lr) for lr in base_lrs]
+        self.max_lrs = [as_float("max_lr", lr) for lr in max_lrs]
         self.total_size, self.step_ratio = _curves.cycle_sizes(
             step_size_up, step_size_down
         )

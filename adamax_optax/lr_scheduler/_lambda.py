@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import check_callable
 from adamax_optax.lr_scheduler._base import (
     Group,
     HasParamGroups,
@@ -43,7 +43,7 @@ class _PerGroupLambdaLR(LRScheduler):
     ) -> None:
         self.lr_lambdas = per_group("lr_lambda", lr_lambda, param_groups(optimizer))
         for fn in self.lr_lambdas:
-            _curves.check_callable("lr_lambda", fn)
+            check_callable("lr_lambda", fn)
         super().__init__(optimizer, last_epoch)
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float, check_int, check_real
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
@@ -84,14 +84,14 @@ class ReduceLROnPlateau(LRScheduler):
             raise ValueError(
                 f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}"
             )
-        _curves.check_real("factor", factor, 0.0, 1.0, without_high=True)
-        _curves.check_int("patience", patience, 0)
-        _curves.check_real("threshold", threshold, 0.0)
-        _curves.check_int("cooldown", cooldown, 0)
-        _curves.check_real("eps", eps, 0.0)
+        check_real("factor", factor, 0.0, 1.0, without_high=True)
+        check_int("patience", patience, 0)
+        check_real("threshold", threshold, 0.0)
+        check_int("cooldown", cooldown, 0)
+        check_real("eps", eps, 0.0)
         min_lrs = per_group("min_lr", min_lr, groups)
         for lr in min_lrs:
-            _curves.check_real("min_lr", lr, 0.0)
+            check_real("min_lr", lr, 0.0)
         self.optimizer = optimizer
         self.mode = mode
         self.factor = float(factor)
@@ -99,7 +99,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.threshold = float(threshold)
         self.threshold_mode = threshold_mode
         self.cooldown = int(cooldown)
-        self.min_lrs = [_curves.as_float("min_lr", lr) for lr in min_lrs]
+        self.min_lrs = [as_float("min_lr", lr) for lr in min_lrs]
         self.eps = float(eps)
         self.last_epoch = 0
         self.best = math.inf if mode == "min" else -math.inf
@@ -117,7 +117,7 @@ class ReduceLROnPlateau(LRScheduler):
             epoch: Number to give this epoch, default ``None``: one more than the last.
                 It has no influence on the learning rate.
         """
-        metric = _curves.as_float("metrics", metrics)
+        metric = as_float("metrics", metrics)
         epoch = as_epoch(epoch)
         with all_or_nothing(self, self.optimizer.param_groups):
             self._join_new_groups()

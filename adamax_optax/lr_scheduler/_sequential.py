@@ -4,7 +4,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import check_int
+from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
@@ -69,7 +70,7 @@ class SequentialLR(LRScheduler):
     ) -> None:
         groups = param_groups(optimizer)
         _curves.check_sequence("schedulers", schedulers, milestones)
-        _curves.check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
+        check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         for i, scheduler in enumerate(schedulers):
             if not isinstance(scheduler, LRScheduler):
                 raise TypeError(f"schedulers[{i}] must be a scheduler, got {scheduler}")
