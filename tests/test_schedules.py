@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from adamax_optax import lr_scheduler, schedules
-from tests.scheduler_settings import SCHEDULES, SETTINGS, Groups, between
+from tests.lr_scheduler.scheduler_settings import SCHEDULES, SETTINGS, Groups, between
 
 STEPS = 100
 CLOSE = dict(rtol=5e-6, atol=1e-8)
