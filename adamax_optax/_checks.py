@@ -147,9 +147,9 @@ def check_real(
     without_high: bool = False,
     wrong_type: type[Exception] = TypeError,
 ) -> None:
-    """Raise unless `value` is a finite number (or array of them) within the bounds.
+    """Raise unless `value` is a finite number, or array of them, within the bounds.
 
-    Tracers have no value to look at and pass.
+    Tracers are not checked.
     """
     if isinstance(value, jax.core.Tracer):
         return
@@ -170,7 +170,7 @@ def check_real(
 
 
 def as_float(name: str, value: Any) -> float:
-    """Return the one number that `value` holds, as a Python float."""
+    """Return a number, or an array of one element, as a Python float."""
     if isinstance(value, _NUMBERS):
         x = np.asarray(value, dtype=np.float64)
         if x.size == 1:
@@ -179,5 +179,6 @@ def as_float(name: str, value: Any) -> float:
 
 
 def check_callable(name: str, value: Any) -> None:
+    """Raise unless `value` is callable."""
     if not callable(value):
         raise TypeError(f"{name} must be a function of the epoch, got {value!r}")

@@ -1,9 +1,11 @@
 r"""The curves of `adamax_optax.lr_scheduler` as Optax schedules.
 
-A schedule maps the number of finished updates to a learning rate; Optax calls it inside
-`jax.jit`: ``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is the
-learning rate that the class of the same name has set after c calls of `step()`, alone
-on an optimizer whose learning rate is `base_lr`.
+Every function here returns a schedule: a function from the number of finished updates
+(an int, or an integer array of any shape) to the learning rate (an array of that shape,
+in JAX's default float dtype). Optax calls it inside `jax.jit`:
+``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is the learning rate
+that the class of the same name has set after c calls of `step()`, alone on an optimizer
+whose learning rate is `base_lr`.
 
 The classes are stepped once per epoch, but Optax counts updates. `per_epoch` converts
 between the two:
@@ -60,9 +62,13 @@ Curve = Callable[[Any], Any]
 
 def _schedule(curve: Curve) -> optax.Schedule:
     """Return count -> curve(max(⌊count⌋, 0))."""
-    # `optax.join_schedules` evaluates every part at every count, even below 0, where
-    # gamma**t may overflow and make the gradient of the whole NaN.
-    return lambda count: curve(jnp.maximum(count // 1, 0))
+
+    def schedule(count: Any) -> Any:
+        # `optax.join_schedules` evaluates every part at every count, even below 0,
+        # where gamma**t may overflow and make the gradient of the whole NaN.
+        return curve(jnp.maximum(count // 1, 0))
+
+    return schedule
 
 
 def _scaled(base_lr: ArrayLike, factor: Curve) -> optax.Schedule:
@@ -132,12 +138,8 @@ def step_lr(
       step_size: Epochs from one decay to the next, an int >= 1.
       gamma: Factor of each decay, a number >= 0, default 0.1.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -165,12 +167,8 @@ def multi_step_lr(
       milestones: Epochs, ints >= 0 in any order. An epoch listed twice counts twice.
       gamma: Factor of each decay, a number >= 0, default 0.1.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -202,12 +200,8 @@ def constant_lr(
       factor: A number in [0, 1], default 1/3.
       total_iters: An int >= 0, default 5.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -238,12 +232,8 @@ def linear_lr(
       end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
       total_iters: Epochs from `start_factor` to `end_factor`, an int >= 0, default 5.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -268,12 +258,8 @@ def exponential_lr(base_lr: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
       base_lr: Initial learning rate, a number >= 0.
       gamma: Factor of each decay, a number >= 0.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -298,12 +284,8 @@ def polynomial_lr(
       total_iters: Epoch from which the learning rate is 0, an int >= 1, default 5.
       power: Exponent, a number >= 0, default 1.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -333,12 +315,8 @@ def cosine_annealing_lr(
       T_max: Epochs until the minimum, an int >= 1.
       eta_min: The minimum, a number >= 0, default 0.
 
-    Returns:
-      The schedule.
-
     Raises:
-      TypeError: If an argument has the wrong type.
-      ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -376,9 +354,6 @@ def cosine_annealing_warm_restarts(
       T_0: Epochs until the first restart, an int >= 1.
       T_mult: Growth of the cycle at each restart, an int >= 1, default 1.
       eta_min: The minimum, a number >= 0, default 0.
-
-    Returns:
-      The schedule.
 
     Raises:
       TypeError: If `base_lr` has the wrong type.
@@ -434,9 +409,6 @@ def cyclic_lr(
       scale_mode: Argument of `scale_fn`: the number of the cycle for ``"cycle"``
         (default), the number of the step for anything else.
 
-    Returns:
-      The schedule.
-
     Raises:
       TypeError: If an argument has the wrong type.
       ValueError: If an argument is out of range, or `mode` is unknown and `scale_fn`
@@ -468,9 +440,6 @@ def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Sche
       lr_lambda: Function from the epoch to a factor. Under `jax.jit` the epoch is a
         traced integer: use ``jnp.where`` instead of ``if``.
 
-    Returns:
-      The schedule.
-
     Raises:
       TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
       ValueError: If `base_lr` is out of range.
@@ -500,9 +469,6 @@ def multiplicative_lr(
       base_lr: Initial learning rate, a number >= 0.
       lr_lambda: Function from the epoch to a factor. The epoch is always a traced
         integer: use ``jnp.where`` instead of ``if``.
-
-    Returns:
-      The schedule.
 
     Raises:
       TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
@@ -541,9 +507,6 @@ def sequential_lr(
       schedules: The schedules, from this module or from Optax.
       milestones: Epochs at which the second, third, … start: ints >= 0 that do not
         decrease, one fewer than there are schedules.
-
-    Returns:
-      The schedule.
 
     Raises:
       TypeError: If a schedule is not callable, or a milestone is not an int.

@@ -94,8 +94,8 @@ def test_multiplicative_is_the_class_after_as_many_steps(fn):
 @hypothesis.settings(max_examples=12)
 @hypothesis.given(data=st.data())
 def test_sequential_is_the_class_after_as_many_steps(data):
-    # A class without a closed form goes on from the learning rate that it finds, and
-    # CyclicLR takes its own lower bound for the initial learning rate of all.
+    # A class without a closed form continues from the current learning rate, and
+    # CyclicLR makes its own lower bound the initial learning rate of all.
     able = [n for n in NAMES if n not in ("MultiplicativeLR", "CyclicLR")]
     names = data.draw(st.lists(st.sampled_from(able), min_size=1, max_size=3))
     milestones = sorted(data.draw(st.integers(0, 60)) for _ in names[1:])

@@ -1,15 +1,14 @@
 """The learning-rate curves in closed form, each defined once.
 
-`adamax_optax.lr_scheduler` evaluates them on Python numbers with ``xp=numpy`` in
-float64, `adamax_optax.schedules` on traced counts with ``xp=jax.numpy``. ``t`` is the
-epoch: the number of `step()` calls so far.
+`adamax_optax.lr_scheduler` evaluates them on Python numbers in float64
+(``xp=numpy``), `adamax_optax.schedules` on traced counts (``xp=jax.numpy``). ``t`` is
+the epoch: the number of `step()` calls so far.
 
-Whatever decides between two values (a floor, a comparison, a remainder) is computed on
+Floors, comparisons and remainders, which choose between two values, are computed on
 integers. Compiled float division is not safe there: XLA turns ``t / 41`` into
-``t * (1 / 41)``, which for ``t = 41`` is just below 1.
+``t * (1 / 41)``, which is just below 1 for ``t = 41``.
 
-Every curve has a ``check_`` function beside it, which states the range of its arguments
-and raises before anything has been changed.
+Each curve's ``check_`` function, beside it, raises if an argument is out of range.
 """
 
 import math
@@ -29,12 +28,12 @@ Scale = Callable[[Any], Any]
 
 
 def geometric(gamma: Any, k: Any, *, xp: ModuleType = np) -> Any:
-    """Return γ^k, in float32 as exact as in float64."""
+    """Return γ^k, as accurate in float32 as in float64."""
     k = xp.asarray(k, dtype=float)
     if isinstance(gamma, (jax.Array, np.ndarray)):
         return gamma**k
-    # float32 holds g = γ (1 - δ), and (1 - δ)^k is wrong by k δ: for γ = 0.9999 and
-    # k = 100 000 that is 0.2 %. So γ^k = g^k · exp(k log(γ / g)). In float64 γ / g = 1.
+    # float32 rounds γ to g = γ (1 - δ), so g^k is off by k δ: 0.2 % for γ = 0.9999 and
+    # k = 100 000. Hence γ^k = g^k · exp(k log(γ / g)). In float64 γ / g = 1.
     g = float(np.asarray(gamma, dtype=k.dtype))
     if g == 0:
         return g**k
@@ -70,7 +69,7 @@ def check_milestones(milestones: Any) -> None:
         check_int(f"milestones[{i}]", milestone, 0)
 
 
-# --- A factor until, or on the way to, total_iters ------------------------------------
+# --- Factors until total_iters --------------------------------------------------------
 
 
 def constant_factor(
@@ -86,10 +85,10 @@ def check_constant(factor: Any, total_iters: Any) -> None:
 
 
 def _share_left(t: Any, total_iters: int, *, xp: ModuleType) -> Any:
-    """1 - min(t, total_iters) / total_iters, and 0 for total_iters = 0.
+    """Return 1 - min(t, total_iters) / total_iters, and 0 for total_iters = 0.
 
-    The difference is taken before the division: exactly 0 at the end, so that a root of
-    it is not the root of a rounding error (or of a negative one: NaN).
+    Subtracting before dividing gives exactly 0 at the end. A rounding error there would
+    be large in a root of it, and NaN if negative.
     """
     return (total_iters - xp.minimum(t, total_iters)) / xp.maximum(total_iters, 1)
 
@@ -132,7 +131,7 @@ def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
     """c(t) = ½ (1 + cos(π t / T)), written as sin²(π (T - t) / 2T).
 
     The sine has no cancellation near t = T and is exactly 0 there; the remainder keeps
-    its argument small however large t grows.
+    its argument small for any t.
     """
     return xp.sin((period - t % (2 * period)) / (2 * period) * xp.pi) ** 2
 
@@ -153,8 +152,8 @@ def warm_restart(
     """Return (T_cur, T_i): the epochs since the last restart, and until the next.
 
     Cycle n lasts T_0 T_mult^n epochs and starts at epoch T_0 (T_mult^n - 1) /
-    (T_mult - 1). The starts are counted: the logarithm that solves for n is off by
-    one at some of them (in float64 log(243) / log(3) is below 5).
+    (T_mult - 1). Solving for n with a logarithm is off by one at some starts (in
+    float64 log(243) / log(3) is below 5), so they are compared one by one.
     """
     if T_mult == 1:
         return t % T_0, T_0
@@ -168,7 +167,7 @@ def warm_restart(
 
 
 def check_warm_restarts(T_0: Any, T_mult: Any, eta_min: Any) -> None:
-    # MindSpore documents ValueError here for the wrong type as well.
+    # MindSpore documents ValueError here for a wrong type too.
     check_int("T_0", T_0, 1, wrong_type=ValueError)
     check_int("T_mult", T_mult, 1, wrong_type=ValueError)
     check_real("eta_min", eta_min, 0.0, wrong_type=ValueError)
@@ -180,7 +179,7 @@ MODES = ("triangular", "triangular2", "exp_range")
 
 
 def cycle_sizes(step_size_up: Any, step_size_down: Any) -> tuple[float, float]:
-    """Return the length of a cycle and the share of it that rises."""
+    """Return the length of a cycle and the fraction of it that rises."""
     up = float(step_size_up)
     total_size = up + (up if step_size_down is None else float(step_size_down))
     return total_size, up / total_size
@@ -194,7 +193,7 @@ def cycle_scale(
     *,
     xp: ModuleType = np,
 ) -> tuple[Scale, str]:
-    """Return s and what it is a function of: the 'cycle' or the 'iterations'."""
+    """Return s and the name of its argument: 'cycle' or 'iterations'."""
     if scale_fn is not None:
         return scale_fn, scale_mode
     if mode == "triangular":
@@ -214,9 +213,9 @@ def cyclic(
     *,
     xp: ModuleType = np,
 ) -> Any:
-    """η = base_lr + (max_lr - base_lr) h(x) s, with x in [0, 1) the place in the cycle.
+    """η = base_lr + (max_lr - base_lr) h(x) s, with x in [0, 1) the phase of the cycle.
 
-    h rises from 0 to 1 until x = step_ratio and falls to 0 from there.
+    h rises from 0 to 1 until x = step_ratio, then falls to 0.
     """
     scale_fn, scale_mode = scale
     if float(total_size).is_integer():

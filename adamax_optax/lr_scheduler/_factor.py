@@ -1,4 +1,4 @@
-"""Curves of the form base_lr · f(t), chained by what f changes from epoch to epoch."""
+"""Curves of the form base_lr · f(t), chained through the ratio f(t) / f(t-1)."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,18 +11,18 @@ from adamax_optax.lr_scheduler._base import HasParamGroups, LRScheduler
 class FactorLR(LRScheduler):
     """Multiply the current learning rate by f(t) / f(t-1).
 
-    On its own that is base_lr · f(t). With several schedulers it is the product of
-    their factors, whoever else has changed the learning rate in between.
+    Alone, this gives base_lr · f(t). Chained, the factors of all schedulers multiply,
+    and a change that anyone else makes to the learning rate is kept.
     """
 
-    # PyTorch, resuming: does the curve stay where the groups' learning rates are?
+    # Whether resuming at a last_epoch keeps the groups' learning rates, as in PyTorch.
     _stays_on_resume = False
 
     def _factor(self, t: Any) -> Any:
-        """f(t), which each class defines."""
+        """Return f(t); each class defines it."""
 
     def _change(self, t: Any) -> Any:
-        """f(t) / f(t-1), or None where f(t-1) = 0 has lost the learning rate."""
+        """Return f(t) / f(t-1), or None if f(t-1) = 0 has erased the learning rate."""
         now, before = self._factor(t), self._factor(t - 1)
         if now == before:
             return 1.0
@@ -50,13 +50,13 @@ class DecayLR(FactorLR):
     gamma: float
 
     def _decays(self, t: Any) -> Any:
-        """k(t), which each class defines."""
+        """Return k(t); each class defines it."""
 
     def _factor(self, t: Any) -> Any:
         return _curves.geometric(self.gamma, self._decays(t))
 
     def _change(self, t: Any) -> Any:
-        # gamma^k(t) itself falls below the smallest float64 in a long run.
+        # Not a ratio of powers: gamma^k(t) underflows in a long run.
         return _curves.geometric(self.gamma, self._decays(t) - self._decays(t - 1))
 
 
@@ -66,29 +66,26 @@ class StepLR(DecayLR):
     .. math:: \eta_t = \eta_0 \, \gamma^{\lfloor t / \text{step\_size} \rfloor}
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        step_size: Epochs between two decays, an int >= 1.
-        gamma: Factor of a decay, a number >= 0, default 0.1.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      step_size: Epochs from one decay to the next, an int >= 1.
+      gamma: Factor of each decay, a number >= 0, default 0.1.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.05)
-        >>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
-        >>> lrs = []
-        >>> for _ in range(6):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.05 0.05 0.005 0.005 0.0005 0.0005
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.05 0.05 0.005 0.005 0.0005 0.0005
 
-    Differences: MindSpore's text says that `gamma` is 0.5 by default; its signature,
-    PyTorch and this class say 0.1. MindSpore refuses an int `gamma`.
+    Differences: MindSpore's text gives 0.5 as the default of `gamma`; its signature,
+    PyTorch and this class have 0.1. MindSpore refuses an int `gamma`.
     """
 
     def __init__(
@@ -108,35 +105,32 @@ class StepLR(DecayLR):
 
 
 class MultiStepLR(DecayLR):
-    r"""Multiply the learning rate by `gamma` at each of the milestones.
+    r"""Multiply the learning rate by `gamma` at each milestone.
 
     .. math:: \eta_t = \eta_0 \, \gamma^{\#\{m \in \text{milestones}: m \le t\}}
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        milestones: The epochs, ints >= 0 in any order. One that stands there twice
-            counts twice.
-        gamma: Factor of a decay, a number >= 0, default 0.1.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      milestones: Epochs, ints >= 0 in any order. An epoch listed twice counts twice.
+      gamma: Factor of each decay, a number >= 0, default 0.1.
 
     Raises:
-        TypeError: If an argument, or one of the milestones, has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument, or one of the milestones, has the wrong
+        type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.05)
-        >>> scheduler = ao.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 4])
-        >>> lrs = []
-        >>> for _ in range(6):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.05 0.05 0.005 0.005 0.0005 0.0005
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 4])
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.05 0.05 0.005 0.005 0.0005 0.0005
 
-    Differences: MindSpore takes the milestones as a list only, and its
-    ``step(epoch)`` fails (it looks for a ``step_size``); here any sequence does, and
+    Differences: MindSpore accepts only a list of milestones, and its ``step(epoch)``
+    fails (it looks for a ``step_size``). This class accepts any sequence, and its
     ``step(epoch)`` is PyTorch's.
     """
 
@@ -158,33 +152,29 @@ class MultiStepLR(DecayLR):
 
 
 class ExponentialLR(DecayLR):
-    r"""Multiply the learning rate by `gamma` in every epoch.
+    r"""Multiply the learning rate by `gamma` every epoch.
 
     .. math:: \eta_t = \eta_0 \, \gamma^t
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        gamma: Factor of a decay, a number >= 0.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      gamma: Factor of each decay, a number >= 0.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.01)
-        >>> scheduler = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
-        >>> lrs = []
-        >>> for _ in range(4):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.01 0.005 0.0025 0.00125
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
+      >>> scheduler = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+      >>> lrs = []
+      >>> for _ in range(4):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.01 0.005 0.0025 0.00125
 
-    Differences: MindSpore refuses an int `gamma`, and decays once when it resumes at a
-    given `last_epoch`; PyTorch and this class leave the learning rate there.
+    Differences: MindSpore refuses an int `gamma`.
     """
 
     _stays_on_resume = True
@@ -207,32 +197,28 @@ class ConstantLR(FactorLR):
         \text{factor} & t < \text{total\_iters} \\ 1 & \text{otherwise} \end{cases}
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        factor: A number in [0, 1], default 1/3.
-        total_iters: Epoch from which on the learning rate is restored, an int >= 0,
-            default 5.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      factor: A number in [0, 1], default 1/3.
+      total_iters: Epoch that restores the learning rate, an int >= 0, default 5.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.05)
-        >>> scheduler = ao.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=4)
-        >>> lrs = []
-        >>> for _ in range(6):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.025 0.025 0.025 0.025 0.05 0.05
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=4)
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.025 0.025 0.025 0.025 0.05 0.05
 
     Differences: With ``total_iters=0`` the factor never applies; in both libraries it
-    applies for ever, against MindSpore's "when the last_epoch reach total_iters,
-    restore the learning rate". With ``factor=0`` the learning rate is restored to
-    ``base_lrs``; both libraries divide by 0 there.
+    always does, although MindSpore's text restores the learning rate when `last_epoch`
+    reaches `total_iters`. With ``factor=0`` the learning rate returns to ``base_lrs``;
+    both libraries divide by 0.
     """
 
     def __init__(
@@ -252,39 +238,33 @@ class ConstantLR(FactorLR):
 
 
 class LinearLR(FactorLR):
-    r"""Move the learning rate's factor from `start_factor` to `end_factor`.
+    r"""Multiply the learning rate by a factor that changes linearly.
 
     .. math:: \eta_t = \eta_0 \left(\text{start} + (\text{end} - \text{start})
         \frac{\min(t, \text{total\_iters})}{\text{total\_iters}}\right)
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        start_factor: Factor at epoch 0, a number in (0, 1], default 1/3.
-        end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
-        total_iters: Epochs from the one to the other, an int >= 0, default 5.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      start_factor: Factor at epoch 0, a number in (0, 1], default 1/3.
+      end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
+      total_iters: Epochs from `start_factor` to `end_factor`, an int >= 0, default 5.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.05)
-        >>> scheduler = ao.lr_scheduler.LinearLR(
-        ...     optimizer, start_factor=0.5, total_iters=4
-        ... )
-        >>> lrs = []
-        >>> for _ in range(6):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.6g}" for lr in lrs))
-        0.025 0.03125 0.0375 0.04375 0.05 0.05
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.LinearLR(optimizer, 0.5, total_iters=4)
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.6g}" for lr in lrs))
+      0.025 0.03125 0.0375 0.04375 0.05 0.05
 
     Differences: With ``total_iters=0`` the factor is `end_factor` from the start; in
-    both libraries it stays at `start_factor`. Resuming at a given `last_epoch`,
-    MindSpore makes one step; PyTorch and this class leave the learning rate there.
+    both libraries it stays at `start_factor`.
     """
 
     _stays_on_resume = True
@@ -310,36 +290,31 @@ class LinearLR(FactorLR):
 
 
 class PolynomialLR(FactorLR):
-    r"""Decay the learning rate to 0 at `total_iters` along a power of the rest.
+    r"""Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
 
     .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, \text{total\_iters})}
         {\text{total\_iters}}\right)^{\text{power}}
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        total_iters: Epoch from which on the learning rate is 0, an int >= 1, default 5.
-        power: Exponent, a number >= 0, default 1.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      total_iters: Epoch from which the learning rate is 0, an int >= 1, default 5.
+      power: Exponent, a number >= 0, default 1.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.01)
-        >>> scheduler = ao.lr_scheduler.PolynomialLR(optimizer)
-        >>> lrs = []
-        >>> for _ in range(7):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.01 0.008 0.006 0.004 0.002 0 0
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
+      >>> scheduler = ao.lr_scheduler.PolynomialLR(optimizer)
+      >>> lrs = []
+      >>> for _ in range(7):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.01 0.008 0.006 0.004 0.002 0 0
 
-    Differences: MindSpore refuses an int `power`; PyTorch takes a negative one.
-    Resuming at a given `last_epoch`, MindSpore makes one step; PyTorch and this class
-    leave the learning rate there.
+    Differences: MindSpore refuses an int `power`; PyTorch accepts a negative one.
     """
 
     _stays_on_resume = True

@@ -1,6 +1,7 @@
-"""What all scheduler classes share: numbers, saved state, groups added later."""
+"""Shared by all scheduler classes: numbers, saved state, groups added later."""
 
 import copy
+import pathlib
 import pickle
 
 import hypothesis
@@ -18,6 +19,11 @@ from tests.lr_scheduler.scheduler_settings import (
     Rate,
     make,
 )
+
+
+def test_the_package_does_not_import_the_optimizer():
+    for path in pathlib.Path(lr_scheduler.__file__).parent.glob("*.py"):
+        assert "adamax_optax.compat" not in path.read_text(), path
 
 
 @pytest.mark.parametrize(

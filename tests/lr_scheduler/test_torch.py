@@ -266,7 +266,7 @@ def test_states_go_to_torch_and_come_back(torch, name, data):
         returned.step()
         reference.step()
         np.testing.assert_allclose(torch_lrs(back), torch_lrs(theirs), **CLOSE)
-    # What only PyTorch keeps does not stay behind.
+    # Entries that only PyTorch keeps are dropped.
     fresh = make(name, Groups(*lrs), settings)
     assert scheduler.state_dict().keys() == fresh.state_dict().keys()
 
