@@ -1,6 +1,7 @@
 """Checks of arguments at trace time; the values of tracers are never checked."""
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -237,3 +238,65 @@ def refuse(what: str, problems: Sequence[str]) -> None:
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(f"{what} does not fit:{listed}")
+
+
+_NUMBERS = (numbers.Real, np.generic, np.ndarray, jax.Array)
+
+
+def check_int(
+    name: str, value: Any, low: int, wrong_type: type[Exception] = TypeError
+) -> None:
+    """Raise unless `value` is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise wrong_type(
+            f"{name} must be an int, got {value!r} of type {type(value).__name__}"
+        )
+    if value < low:
+        raise ValueError(f"{name} must be an int >= {low}, got {value!r}")
+
+
+def check_real(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    without_low: bool = False,
+    without_high: bool = False,
+    wrong_type: type[Exception] = TypeError,
+) -> None:
+    """Raise unless `value` is a finite number, or array of them, within the bounds.
+
+    Tracers are not checked.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
+        raise wrong_type(
+            f"{name} must be a number, got {value!r} of type {type(value).__name__}"
+        )
+    x = np.asarray(value, dtype=np.float64)
+    above = x > low if without_low else x >= low
+    below = x < high if without_high else x <= high
+    if not np.all(above & below & np.isfinite(x)):
+        opening = "(" if without_low or low == -math.inf else "["
+        closing = ")" if without_high or high == math.inf else "]"
+        raise ValueError(
+            f"{name} must be a number in {opening}{low:g}, {high:g}{closing}, "
+            f"got {value!r}"
+        )
+
+
+def as_float(name: str, value: Any) -> float:
+    """Return a number, or an array of one element, as a Python float."""
+    if isinstance(value, _NUMBERS):
+        x = np.asarray(value, dtype=np.float64)
+        if x.size == 1:
+            return float(x.item())
+    raise TypeError(f"{name} must be one number, got {value!r}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise unless `value` is callable."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function of the epoch, got {value!r}")

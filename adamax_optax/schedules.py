@@ -1,31 +1,33 @@
 r"""The curves of `adamax_optax.lr_scheduler` as Optax schedules.
 
-A schedule is a function from the number of finished updates to the learning rate, which
-Optax calls inside `jax.jit`: ``adamax(learning_rate=step_lr(0.1, 30))``. Its value at
-count c is the learning rate that the class of that name has set after c `step()` calls,
-alone on an optimizer whose learning rate is `base_lr`.
+Every function here returns a schedule: a function from the number of finished updates
+(an int, or an integer array of any shape) to the learning rate (an array of that shape,
+in JAX's default float dtype). Optax calls it inside `jax.jit`:
+``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is the learning rate
+that the class of the same name has set after c calls of `step()`, alone on an optimizer
+whose learning rate is `base_lr`.
 
-The classes are stepped once per epoch, Optax counts updates. With
-``steps_per_epoch=n`` a schedule has at count c the value of epoch ``c // n``, as if the
-class were stepped after every n updates; the other arguments then count epochs.
+The classes are stepped once per epoch, but Optax counts updates. `per_epoch` converts
+between the two:
 
 >>> import jax
 >>> from adamax_optax import schedules
->>> schedule = jax.jit(schedules.step_lr(0.05, step_size=2, steps_per_epoch=10))
->>> print(*(f"{schedule(count):.3g}" for count in (0, 19, 20, 39, 40)))
+>>> schedule = schedules.per_epoch(schedules.step_lr(0.05, step_size=2), 10)
+>>> print(*(f"{jax.jit(schedule)(count):.3g}" for count in (0, 19, 20, 39, 40)))
 0.05 0.05 0.005 0.005 0.0005
 
-The arguments, defaults and ranges are the classes'. `base_lr` and the other numbers
-that do not count epochs may be arrays, also traced ones (`jax.vmap` over `base_lr`),
-whose range is then not checked. A schedule of `ReduceLROnPlateau` does not exist: it is
-no function of the count (see `optax.contrib.reduce_on_plateau`).
+Arguments, defaults and ranges are those of the classes. `base_lr` and all other numbers
+except those that count epochs may also be arrays, traced or not (`jax.vmap` over
+`base_lr`); traced values are not checked. `ReduceLROnPlateau` has no schedule, because
+it depends on a metric and not only on the count: see
+`optax.contrib.reduce_on_plateau`.
 
-Where Optax has the same curve, its numbers are these (`optax.linear_schedule`,
+Where Optax has the same curve, the values agree (`optax.linear_schedule`,
 `optax.piecewise_constant_schedule`, `optax.exponential_decay` without ``staircase``;
-`sequential_lr` is `optax.join_schedules`). Its staircase and its polynomials are not
-used: compiled, they divide the count in floating point, so that
+`sequential_lr` is `optax.join_schedules`). Its staircase and polynomials are not used,
+because they divide the count in floating point. Compiled with Optax 0.2.8,
 ``exponential_decay(1.0, 41, 0.5, staircase=True)`` is one step late at count 41, and
-``polynomial_schedule(1.0, 0.0, 0.5, 3)`` is NaN at count 3 (Optax 0.2.8).
+``polynomial_schedule(1.0, 0.0, 0.5, 3)`` is NaN at count 3.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +38,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from adamax_optax import _curves
+from adamax_optax._checks import check_callable, check_int, check_real
+from adamax_optax.lr_scheduler import _curves
 
 __all__ = [
     "constant_lr",
@@ -48,122 +51,144 @@ __all__ = [
     "linear_lr",
     "multi_step_lr",
     "multiplicative_lr",
+    "per_epoch",
     "polynomial_lr",
     "sequential_lr",
     "step_lr",
 ]
 
+Curve = Callable[[Any], Any]
 
-def _per_epoch(curve: Callable[[Any], Any], steps_per_epoch: int) -> optax.Schedule:
-    """Return count -> curve(⌊count / steps_per_epoch⌋)."""
-    _curves.check_int("steps_per_epoch", steps_per_epoch, 1)
+
+def _schedule(curve: Curve) -> optax.Schedule:
+    """Return count -> curve(max(⌊count⌋, 0))."""
 
     def schedule(count: Any) -> Any:
-        # `optax.join_schedules` evaluates every part at every count, so below 0 too,
-        # where gamma**t may overflow and turn the gradient of the whole into NaN.
-        return curve(jnp.maximum(count // steps_per_epoch, 0))
+        # `optax.join_schedules` evaluates every part at every count, even below 0,
+        # where gamma**t may overflow and make the gradient of the whole NaN.
+        return curve(jnp.maximum(count // 1, 0))
 
     return schedule
 
 
-def _times(base_lr: ArrayLike, factor: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return t -> base_lr · factor(t)."""
-    _curves.check_real("base_lr", base_lr, 0.0)
-    return lambda t: base_lr * factor(t)
+def _scaled(base_lr: ArrayLike, factor: Curve) -> optax.Schedule:
+    """Return count -> base_lr · factor(count)."""
+    check_real("base_lr", base_lr, 0.0)
+    return _schedule(lambda t: base_lr * factor(t))
+
+
+def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
+    r"""Evaluate a schedule at the epoch instead of the update count.
+
+    .. math:: \eta_c = \text{schedule}(\lfloor c / \text{steps\_per\_epoch} \rfloor)
+
+    The result is the learning rate of a class that is stepped once after each epoch.
+    Every number in `schedule` that counts (step sizes, milestones, periods) then counts
+    epochs. Wrap a whole `sequential_lr` or `optax.join_schedules`, not its parts, since
+    their milestones count epochs too.
+
+    Args:
+      schedule: Any schedule, from this module or from Optax. It is called with an
+        integer.
+      steps_per_epoch: Updates per epoch, an int >= 1.
+
+    Returns:
+      The schedule, for integer counts of any shape. The division is exact.
+
+    Raises:
+      TypeError: If `schedule` is not callable or `steps_per_epoch` is not an int; when
+        called, if the count is not an integer.
+      ValueError: If `steps_per_epoch` is below 1.
+
+    Example:
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.per_epoch(schedules.exponential_lr(0.01, gamma=0.5), 3)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
+      0.01 0.01 0.01 0.005 0.005 0.005 0.0025
+    """
+    if not callable(schedule):
+        raise TypeError(
+            "schedule must be a function of the count, such as step_lr(0.1, 30) or an "
+            f"Optax schedule, got {schedule!r}"
+        )
+    check_int("steps_per_epoch", steps_per_epoch, 1)
+    steps_per_epoch = int(steps_per_epoch)
+
+    def epoch_schedule(count: Any) -> Any:
+        dtype = jnp.result_type(count)
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(
+                "count must be an integer, the number of finished updates, got "
+                f"{count!r} of dtype {dtype}: cast it to int32"
+            )
+        return schedule(count // steps_per_epoch)
+
+    return epoch_schedule
 
 
 def step_lr(
-    base_lr: ArrayLike,
-    step_size: int,
-    gamma: ArrayLike = 0.1,
-    *,
-    steps_per_epoch: int = 1,
+    base_lr: ArrayLike, step_size: int, gamma: ArrayLike = 0.1
 ) -> optax.Schedule:
     r"""Multiply the learning rate by `gamma` every `step_size` epochs.
 
     .. math:: \eta_t = \eta_0 \, \gamma^{\lfloor t / \text{step\_size} \rfloor}
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        step_size: Epochs between two decays, an int >= 1.
-        gamma: Factor of a decay, a number >= 0, default 0.1.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      step_size: Epochs from one decay to the next, an int >= 1.
+      gamma: Factor of each decay, a number >= 0, default 0.1.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.step_lr(0.05, step_size=2)
-        >>> print(*(f"{schedule(count):.3g}" for count in range(6)))
-        0.05 0.05 0.005 0.005 0.0005 0.0005
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.step_lr(0.05, step_size=2)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(6)))
+      0.05 0.05 0.005 0.005 0.0005 0.0005
     """
     _curves.check_step(step_size, gamma)
-    return _per_epoch(
-        _times(
-            base_lr,
-            lambda t: _curves.geometric(
-                gamma, _curves.step_decays(t, step_size), xp=jnp
-            ),
-        ),
-        steps_per_epoch,
-    )
+
+    def factor(t: Any) -> Any:
+        return _curves.geometric(gamma, _curves.step_decays(t, step_size), xp=jnp)
+
+    return _scaled(base_lr, factor)
 
 
 def multi_step_lr(
-    base_lr: ArrayLike,
-    milestones: Sequence[int],
-    gamma: ArrayLike = 0.1,
-    *,
-    steps_per_epoch: int = 1,
+    base_lr: ArrayLike, milestones: Sequence[int], gamma: ArrayLike = 0.1
 ) -> optax.Schedule:
-    r"""Multiply the learning rate by `gamma` at each of the milestones.
+    r"""Multiply the learning rate by `gamma` at each milestone.
 
     .. math:: \eta_t = \eta_0 \, \gamma^{\#\{m \in \text{milestones}: m \le t\}}
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        milestones: The epochs, ints >= 0 in any order.
-        gamma: Factor of a decay, a number >= 0, default 0.1.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      milestones: Epochs, ints >= 0 in any order. An epoch listed twice counts twice.
+      gamma: Factor of each decay, a number >= 0, default 0.1.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.multi_step_lr(0.05, [2, 4])
-        >>> print(*(f"{schedule(count):.3g}" for count in range(6)))
-        0.05 0.05 0.005 0.005 0.0005 0.0005
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.multi_step_lr(0.05, [2, 4])
+      >>> print(*(f"{schedule(count):.3g}" for count in range(6)))
+      0.05 0.05 0.005 0.005 0.0005 0.0005
     """
     _curves.check_milestones(milestones)
     _curves.check_gamma(gamma)
     milestones = list(milestones)
-    return _per_epoch(
-        _times(
-            base_lr,
-            lambda t: _curves.geometric(
-                gamma, _curves.milestones_passed(t, milestones, xp=jnp), xp=jnp
-            ),
-        ),
-        steps_per_epoch,
-    )
+
+    def factor(t: Any) -> Any:
+        passed = _curves.milestones_passed(t, milestones, xp=jnp)
+        return _curves.geometric(gamma, passed, xp=jnp)
+
+    return _scaled(base_lr, factor)
 
 
 def constant_lr(
-    base_lr: ArrayLike,
-    factor: ArrayLike = 1.0 / 3,
-    total_iters: int = 5,
-    *,
-    steps_per_epoch: int = 1,
+    base_lr: ArrayLike, factor: ArrayLike = 1.0 / 3, total_iters: int = 5
 ) -> optax.Schedule:
     r"""Multiply the learning rate by `factor` until epoch `total_iters`.
 
@@ -171,31 +196,22 @@ def constant_lr(
         \text{factor} & t < \text{total\_iters} \\ 1 & \text{otherwise} \end{cases}
 
     Args:
-        base_lr: Learning rate from epoch `total_iters` on, a number >= 0.
-        factor: A number in [0, 1], default 1/3.
-        total_iters: An int >= 0, default 5.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Learning rate from epoch `total_iters` on, a number >= 0.
+      factor: A number in [0, 1], default 1/3.
+      total_iters: An int >= 0, default 5.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.constant_lr(0.05, factor=0.5, total_iters=4)
-        >>> print(*(f"{schedule(count):.3g}" for count in range(6)))
-        0.025 0.025 0.025 0.025 0.05 0.05
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.constant_lr(0.05, factor=0.5, total_iters=4)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(6)))
+      0.025 0.025 0.025 0.025 0.05 0.05
     """
     _curves.check_constant(factor, total_iters)
-    return _per_epoch(
-        _times(
-            base_lr,
-            lambda t: _curves.constant_factor(t, factor, total_iters, xp=jnp),
-        ),
-        steps_per_epoch,
+    return _scaled(
+        base_lr, lambda t: _curves.constant_factor(t, factor, total_iters, xp=jnp)
     )
 
 
@@ -204,172 +220,124 @@ def linear_lr(
     start_factor: ArrayLike = 1.0 / 3,
     end_factor: ArrayLike = 1.0,
     total_iters: int = 5,
-    *,
-    steps_per_epoch: int = 1,
 ) -> optax.Schedule:
-    r"""Move the learning rate's factor from `start_factor` to `end_factor`.
+    r"""Multiply the learning rate by a factor that changes linearly.
 
     .. math:: \eta_t = \eta_0 \left(\text{start} + (\text{end} - \text{start})
         \frac{\min(t, \text{total\_iters})}{\text{total\_iters}}\right)
 
     Args:
-        base_lr: Learning rate that the factors multiply, a number >= 0.
-        start_factor: Factor at epoch 0, a number in (0, 1], default 1/3.
-        end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
-        total_iters: Epochs from the one to the other, an int >= 0, default 5.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Learning rate that the factor multiplies, a number >= 0.
+      start_factor: Factor at epoch 0, a number in (0, 1], default 1/3.
+      end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
+      total_iters: Epochs from `start_factor` to `end_factor`, an int >= 0, default 5.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.linear_lr(0.05, start_factor=0.5, total_iters=4)
-        >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
-        0.025 0.03125 0.0375 0.04375 0.05 0.05
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.linear_lr(0.05, start_factor=0.5, total_iters=4)
+      >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
+      0.025 0.03125 0.0375 0.04375 0.05 0.05
     """
     _curves.check_linear(start_factor, end_factor, total_iters)
-    return _per_epoch(
-        _times(
-            base_lr,
-            lambda t: _curves.linear_factor(
-                t, start_factor, end_factor, total_iters, xp=jnp
-            ),
-        ),
-        steps_per_epoch,
-    )
+
+    def factor(t: Any) -> Any:
+        return _curves.linear_factor(t, start_factor, end_factor, total_iters, xp=jnp)
+
+    return _scaled(base_lr, factor)
 
 
-def exponential_lr(
-    base_lr: ArrayLike, gamma: ArrayLike, *, steps_per_epoch: int = 1
-) -> optax.Schedule:
-    r"""Multiply the learning rate by `gamma` in every epoch.
+def exponential_lr(base_lr: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
+    r"""Multiply the learning rate by `gamma` every epoch.
 
     .. math:: \eta_t = \eta_0 \, \gamma^t
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        gamma: Factor of a decay, a number >= 0.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      gamma: Factor of each decay, a number >= 0.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.exponential_lr(0.01, gamma=0.5)
-        >>> print(*(f"{schedule(count):.3g}" for count in range(4)))
-        0.01 0.005 0.0025 0.00125
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.exponential_lr(0.01, gamma=0.5)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(4)))
+      0.01 0.005 0.0025 0.00125
     """
     _curves.check_gamma(gamma)
-    return _per_epoch(
-        _times(base_lr, lambda t: _curves.geometric(gamma, t, xp=jnp)),
-        steps_per_epoch,
-    )
+    return _scaled(base_lr, lambda t: _curves.geometric(gamma, t, xp=jnp))
 
 
 def polynomial_lr(
-    base_lr: ArrayLike,
-    total_iters: int = 5,
-    power: ArrayLike = 1.0,
-    *,
-    steps_per_epoch: int = 1,
+    base_lr: ArrayLike, total_iters: int = 5, power: ArrayLike = 1.0
 ) -> optax.Schedule:
-    r"""Decay the learning rate to 0 at `total_iters` along a power of the rest.
+    r"""Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
 
     .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, \text{total\_iters})}
         {\text{total\_iters}}\right)^{\text{power}}
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        total_iters: Epoch from which on the learning rate is 0, an int >= 1, default 5.
-        power: Exponent, a number >= 0, default 1.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      total_iters: Epoch from which the learning rate is 0, an int >= 1, default 5.
+      power: Exponent, a number >= 0, default 1.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.polynomial_lr(0.01)
-        >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
-        0.01 0.008 0.006 0.004 0.002 0 0
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.polynomial_lr(0.01)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
+      0.01 0.008 0.006 0.004 0.002 0 0
     """
     _curves.check_polynomial(total_iters, power)
-    return _per_epoch(
-        _times(
-            base_lr,
-            lambda t: _curves.polynomial_factor(t, total_iters, power, xp=jnp),
-        ),
-        steps_per_epoch,
+    return _scaled(
+        base_lr, lambda t: _curves.polynomial_factor(t, total_iters, power, xp=jnp)
     )
 
 
 def cosine_annealing_lr(
-    base_lr: ArrayLike,
-    T_max: int,
-    eta_min: ArrayLike = 0.0,
-    *,
-    steps_per_epoch: int = 1,
+    base_lr: ArrayLike, T_max: int, eta_min: ArrayLike = 0.0
 ) -> optax.Schedule:
     r"""Move the learning rate to `eta_min` in `T_max` epochs along half a cosine.
 
     .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
         \left(1 + \cos\frac{\pi t}{T_{max}}\right)
 
-    After `T_max` it goes back up, with the period 2 `T_max`;
+    After epoch `T_max` it rises again, with period 2 `T_max`;
     `optax.cosine_decay_schedule` stays at the minimum.
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        T_max: Epochs until the minimum, an int >= 1.
-        eta_min: The minimum, a number >= 0, default 0.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      T_max: Epochs until the minimum, an int >= 1.
+      eta_min: The minimum, a number >= 0, default 0.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.cosine_annealing_lr(0.1, T_max=2)
-        >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
-        0.1 0.05 0 0.05 0.1 0.05 0
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.cosine_annealing_lr(0.1, T_max=2)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
+      0.1 0.05 0 0.05 0.1 0.05 0
     """
-    _curves.check_real("base_lr", base_lr, 0.0)
+    check_real("base_lr", base_lr, 0.0)
     _curves.check_cosine(T_max, eta_min)
-    return _per_epoch(
-        lambda t: _curves.between(
-            eta_min, base_lr, _curves.half_cosine(t, T_max, xp=jnp)
-        ),
-        steps_per_epoch,
-    )
+
+    def curve(t: Any) -> Any:
+        share = _curves.half_cosine(t, T_max, xp=jnp)
+        return _curves.between(eta_min, base_lr, share)
+
+    return _schedule(curve)
 
 
 def cosine_annealing_warm_restarts(
-    base_lr: ArrayLike,
-    T_0: int,
-    T_mult: int = 1,
-    eta_min: ArrayLike = 0,
-    *,
-    steps_per_epoch: int = 1,
+    base_lr: ArrayLike, T_0: int, T_mult: int = 1, eta_min: ArrayLike = 0
 ) -> optax.Schedule:
-    r"""Move the learning rate to `eta_min` along half a cosine, and start again.
+    r"""Move the learning rate to `eta_min` along half a cosine, then restart.
 
     .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
         \left(1 + \cos\frac{\pi T_{cur}}{T_i}\right)
@@ -377,31 +345,28 @@ def cosine_annealing_warm_restarts(
     :math:`T_{cur}` epochs have passed since the last restart, and the cycle lasts
     :math:`T_i = T_0 T_{mult}^i` epochs.
 
-    The epoch is rounded down here as everywhere. For a learning rate that moves within
-    an epoch, as after ``scheduler.step(epoch + i / iters)``, count in updates: ``T_0 *
-    iters`` in place of ``T_0``, and no `steps_per_epoch`.
+    For a learning rate that changes within an epoch, as with the class's
+    ``scheduler.step(epoch + i / iters)``, count in updates: pass ``T_0 * iters`` as
+    `T_0`, and do not use `per_epoch`.
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        T_0: Epochs until the first restart, an int >= 1.
-        T_mult: Growth of a cycle after each restart, an int >= 1, default 1.
-        eta_min: The minimum, a number >= 0, default 0.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      T_0: Epochs until the first restart, an int >= 1.
+      T_mult: Growth of the cycle at each restart, an int >= 1, default 1.
+      eta_min: The minimum, a number >= 0, default 0.
 
     Raises:
-        TypeError: If `base_lr` or `steps_per_epoch` has the wrong type.
-        ValueError: If an argument is out of range, or another has the wrong type.
+      TypeError: If `base_lr` has the wrong type.
+      ValueError: If an argument is out of range, or one of the others has the wrong
+        type.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.cosine_annealing_warm_restarts(0.1, T_0=2 * 3)
-        >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
-        0.1 0.0933013 0.075 0.05 0.025 0.00669873
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.cosine_annealing_warm_restarts(0.1, T_0=2 * 3)
+      >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
+      0.1 0.0933013 0.075 0.05 0.025 0.00669873
     """
-    _curves.check_real("base_lr", base_lr, 0.0)
+    check_real("base_lr", base_lr, 0.0)
     _curves.check_warm_restarts(T_0, T_mult, eta_min)
 
     def curve(t: Any) -> Any:
@@ -409,7 +374,7 @@ def cosine_annealing_warm_restarts(
         share = _curves.half_cosine(T_cur, T_i, xp=jnp)
         return _curves.between(eta_min, base_lr, share)
 
-    return _per_epoch(curve, steps_per_epoch)
+    return _schedule(curve)
 
 
 def cyclic_lr(
@@ -421,174 +386,145 @@ def cyclic_lr(
     gamma: ArrayLike = 1.0,
     scale_fn: Callable[[Any], Any] | None = None,
     scale_mode: str = "cycle",
-    *,
-    steps_per_epoch: int = 1,
 ) -> optax.Schedule:
     r"""Move the learning rate up and down between `base_lr` and `max_lr`.
 
     .. math:: \eta_t = \eta_{base} + (\eta_{max} - \eta_{base}) \, h(t) \, s
 
-    h rises from 0 to 1 in `step_size_up` steps and falls to 0 in `step_size_down`, over
-    and over. The scale s is 1 (``"triangular"``), :math:`2^{1 - cycle}`
-    (``"triangular2"``), :math:`\gamma^t` (``"exp_range"``) or `scale_fn`. Cycles count
-    from 1.
+    The height h rises from 0 to 1 in `step_size_up` steps, falls to 0 in
+    `step_size_down` steps, and repeats. The scale s is 1 (``"triangular"``),
+    :math:`2^{1 - cycle}` (``"triangular2"``), :math:`\gamma^t` (``"exp_range"``) or
+    given by `scale_fn`. Cycles are numbered from 1.
 
     Args:
-        base_lr: Lower bound, a number >= 0.
-        max_lr: Upper bound, a number >= 0.
-        step_size_up: Steps of the rise, a number > 0, default 2000.
-        step_size_down: Steps of the fall, a number >= 0, default ``None``: as many.
-        mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored
-            when `scale_fn` is given.
-        gamma: Base of ``"exp_range"``, a number >= 0, default 1.
-        scale_fn: The scale as a function, which JAX can trace, of `scale_mode`.
-            Default ``None``.
-        scale_mode: What `scale_fn` is given: with ``"cycle"`` (default) the number of
-            the cycle, with anything else the number of the step.
-        steps_per_epoch: Updates per step of the cycle, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Lower bound, a number >= 0.
+      max_lr: Upper bound, a number >= 0.
+      step_size_up: Steps of the rise, a number > 0, default 2000.
+      step_size_down: Steps of the fall, a number >= 0, or ``None`` (default): the same
+        as `step_size_up`.
+      mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored if
+        `scale_fn` is given.
+      gamma: Base of ``"exp_range"``, a number >= 0, default 1.
+      scale_fn: A function for s that JAX can trace, or ``None`` (default).
+      scale_mode: Argument of `scale_fn`: the number of the cycle for ``"cycle"``
+        (default), the number of the step for anything else.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, or `mode` is unknown and `scale_fn`
-            not given.
+      TypeError: If an argument has the wrong type.
+      ValueError: If an argument is out of range, or `mode` is unknown and `scale_fn`
+        not given.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.cyclic_lr(0.01, 0.1)
-        >>> print(*(f"{schedule(count):.6g}" for count in range(1, 6)))
-        0.010045 0.01009 0.010135 0.01018 0.010225
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.cyclic_lr(0.01, 0.1)
+      >>> print(*(f"{schedule(count):.6g}" for count in range(1, 6)))
+      0.010045 0.01009 0.010135 0.01018 0.010225
     """
     _curves.check_cyclic(
         base_lr, max_lr, step_size_up, step_size_down, mode, gamma, scale_fn
     )
     sizes = _curves.cycle_sizes(step_size_up, step_size_down)
     scale = _curves.cycle_scale(mode, gamma, scale_fn, scale_mode, xp=jnp)
-    return _per_epoch(
-        lambda t: _curves.cyclic(t, base_lr, max_lr, *sizes, scale, xp=jnp),
-        steps_per_epoch,
+    return _schedule(
+        lambda t: _curves.cyclic(t, base_lr, max_lr, *sizes, scale, xp=jnp)
     )
 
 
-def lambda_lr(
-    base_lr: ArrayLike, lr_lambda: Callable[[Any], Any], *, steps_per_epoch: int = 1
-) -> optax.Schedule:
-    r"""Set the learning rate to the initial one times a function of the epoch.
+def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Schedule:
+    r"""Multiply the initial learning rate by a function of the epoch.
 
     .. math:: \eta_t = \eta_0 \, \lambda(t)
 
     Args:
-        base_lr: Learning rate that the function multiplies, a number >= 0.
-        lr_lambda: Function from the epoch to a factor. Under `jax.jit` it is given a
-            traced integer: ``jnp.where`` in place of ``if``.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      lr_lambda: Function from the epoch to a factor. Under `jax.jit` the epoch is a
+        traced integer: use ``jnp.where`` instead of ``if``.
 
     Raises:
-        TypeError: If `lr_lambda` is not callable, or another argument has the wrong
-            type.
-        ValueError: If an argument is out of range.
+      TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
+      ValueError: If `base_lr` is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.lambda_lr(0.01, lambda epoch: 0.9**epoch)
-        >>> print(*(f"{schedule(count):.3g}" for count in range(4)))
-        0.01 0.009 0.0081 0.00729
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.lambda_lr(0.01, lambda epoch: 0.9**epoch)
+      >>> print(*(f"{schedule(count):.3g}" for count in range(4)))
+      0.01 0.009 0.0081 0.00729
     """
-    _curves.check_callable("lr_lambda", lr_lambda)
-    return _per_epoch(
-        _times(base_lr, lambda t: jnp.asarray(lr_lambda(t), float)), steps_per_epoch
-    )
+    check_callable("lr_lambda", lr_lambda)
+    return _scaled(base_lr, lambda t: jnp.asarray(lr_lambda(t), float))
 
 
 def multiplicative_lr(
-    base_lr: ArrayLike, lr_lambda: Callable[[Any], Any], *, steps_per_epoch: int = 1
+    base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]
 ) -> optax.Schedule:
-    r"""Multiply the learning rate in every epoch by a function of the epoch.
+    r"""Multiply the learning rate every epoch by a function of the epoch.
 
     .. math:: \eta_t = \eta_0 \prod_{i=1}^t \lambda(i)
 
-    The product is taken anew at every count, in a loop of t rounds. For many epochs,
-    and for reverse-mode gradients through λ, find the product's closed form and use
-    `lambda_lr`.
+    Each call computes the product again, in a loop of t iterations. For many epochs, or
+    for reverse-mode gradients through λ, use `lambda_lr` with the product in closed
+    form.
 
     Args:
-        base_lr: Initial learning rate, a number >= 0.
-        lr_lambda: Function from the epoch to a factor, given a traced integer:
-            ``jnp.where`` in place of ``if``.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      base_lr: Initial learning rate, a number >= 0.
+      lr_lambda: Function from the epoch to a factor. The epoch is always a traced
+        integer: use ``jnp.where`` instead of ``if``.
 
     Raises:
-        TypeError: If `lr_lambda` is not callable, or another argument has the wrong
-            type.
-        ValueError: If an argument is out of range.
+      TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
+      ValueError: If `base_lr` is out of range.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> schedule = schedules.multiplicative_lr(0.01, lambda epoch: 0.95)
-        >>> print(*(f"{schedule(count):.6g}" for count in range(4)))
-        0.01 0.0095 0.009025 0.00857375
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.multiplicative_lr(0.01, lambda epoch: 0.95)
+      >>> print(*(f"{schedule(count):.6g}" for count in range(4)))
+      0.01 0.0095 0.009025 0.00857375
     """
-    _curves.check_callable("lr_lambda", lr_lambda)
+    check_callable("lr_lambda", lr_lambda)
 
     def product(t: Any) -> Any:
         def multiply(i: Any, so_far: Any) -> Any:
             return so_far * jnp.where(i <= t, jnp.asarray(lr_lambda(i), float), 1.0)
 
-        return jax.lax.fori_loop(
-            1, jnp.max(t) + 1, multiply, jnp.ones(jnp.shape(t), float)
-        )
+        start = jnp.ones(jnp.shape(t), float)
+        return jax.lax.fori_loop(1, jnp.max(t) + 1, multiply, start)
 
-    return _per_epoch(_times(base_lr, product), steps_per_epoch)
+    return _scaled(base_lr, product)
 
 
 def sequential_lr(
-    schedules: Sequence[optax.Schedule],
-    milestones: Sequence[int],
-    *,
-    steps_per_epoch: int = 1,
+    schedules: Sequence[optax.Schedule], milestones: Sequence[int]
 ) -> optax.Schedule:
-    r"""Follow one schedule after the other, going on to the next at each milestone.
+    r"""Follow one schedule after another, changing to the next at each milestone.
 
     .. math:: \eta_t = \eta^{(i)}_{t - m_i}, \quad m_i \le t < m_{i+1}, \; m_0 = 0
 
-    This is `optax.join_schedules` on epochs. Give `steps_per_epoch` here and not to the
-    parts, which are evaluated at the epochs since their start.
+    This is `optax.join_schedules`: each schedule is evaluated at the epochs since its
+    own start. For updates instead of epochs, wrap the whole with `per_epoch`, not the
+    parts.
 
     Args:
-        schedules: The schedules, from here or from Optax.
-        milestones: Epochs at which the second, third, … start: ints >= 0 that do not
-            decrease, one less than there are schedules.
-        steps_per_epoch: Updates per epoch, an int >= 1, default 1.
-
-    Returns:
-        The schedule.
+      schedules: The schedules, from this module or from Optax.
+      milestones: Epochs at which the second, third, … start: ints >= 0 that do not
+        decrease, one fewer than there are schedules.
 
     Raises:
-        TypeError: If a schedule is not callable, or another argument has the wrong
-            type.
-        ValueError: If the milestones do not fit, or `steps_per_epoch` is out of range.
+      TypeError: If a schedule is not callable, or a milestone is not an int.
+      ValueError: If the milestones do not fit.
 
     Example:
-        >>> from adamax_optax import schedules
-        >>> warmup = schedules.constant_lr(0.1, factor=0.1, total_iters=2)
-        >>> decay = schedules.exponential_lr(0.1, gamma=0.9)
-        >>> schedule = schedules.sequential_lr([warmup, decay], milestones=[2])
-        >>> print(*(f"{schedule(count):.4g}" for count in range(1, 7)))
-        0.01 0.1 0.09 0.081 0.0729 0.06561
+      >>> from adamax_optax import schedules
+      >>> warmup = schedules.constant_lr(0.1, factor=0.1, total_iters=2)
+      >>> decay = schedules.exponential_lr(0.1, gamma=0.9)
+      >>> schedule = schedules.sequential_lr([warmup, decay], milestones=[2])
+      >>> print(*(f"{schedule(count):.4g}" for count in range(1, 7)))
+      0.01 0.1 0.09 0.081 0.0729 0.06561
 
     Differences: A `multiplicative_lr` starts from its own `base_lr`. The class
-    `MultiplicativeLR` has no closed form to start from and goes on from the learning
+    `MultiplicativeLR` has no closed form to start from: it continues from the learning
     rate at the milestone, times λ(0).
     """
     _curves.check_sequence("schedules", schedules, milestones)
     for i, schedule in enumerate(schedules):
-        _curves.check_callable(f"schedules[{i}]", schedule)
-    return _per_epoch(optax.join_schedules(schedules, milestones), steps_per_epoch)
+        check_callable(f"schedules[{i}]", schedule)
+    return _schedule(optax.join_schedules(schedules, milestones))

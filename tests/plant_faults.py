@@ -761,8 +761,8 @@ FAULTS = {
     # The schedules.
     "closed-form-one-epoch-late": Fault(
         "schedules.py",
-        "count // steps_per_epoch",
-        "(count + 1) // steps_per_epoch",
+        "schedule(count // steps_per_epoch)",
+        "schedule((count + 1) // steps_per_epoch)",
         "test_schedules.py",
     ),
     # Errors.

@@ -1,6 +1,5 @@
 """The schedules: the classes' values, compiled or not, and Optax's where it has one."""
 
-import functools
 import inspect
 import math
 
@@ -12,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from adamax_optax import lr_scheduler, schedules
-from tests.scheduler_settings import SCHEDULES, SETTINGS, Groups, between
+from adamax_optax import adamax, lr_scheduler, schedules
+from tests.lr_scheduler.scheduler_settings import SCHEDULES, SETTINGS, Groups, between
 
 STEPS = 100
 CLOSE = dict(rtol=5e-6, atol=1e-8)
@@ -36,19 +35,33 @@ EXAMPLES = {
     "sequential_lr": schedules.sequential_lr(
         [schedules.linear_lr(0.1), schedules.cosine_annealing_lr(0.1, 30)], [5]
     ),
+    "per_epoch": schedules.per_epoch(schedules.step_lr(0.1, 2, 0.5), 7),
+}
+SETTINGS_OF = {
+    "StepLR": dict(step_size=7),
+    "MultiStepLR": dict(milestones=[3, 9, 9]),
+    "ExponentialLR": dict(gamma=0.9),
+    "CosineAnnealingLR": dict(T_max=7, eta_min=0.01),
+    "CosineAnnealingWarmRestarts": dict(T_0=3, T_mult=2),
+    "CyclicLR": dict(base_lr=0.1, max_lr=0.5, step_size_up=7, mode="triangular2"),
+    "LambdaLR": dict(lr_lambda=lambda t: 1 / (1 + t)),
+    "MultiplicativeLR": dict(lr_lambda=lambda t: 1 / (1 + t)),
 }
 
 
 def test_every_schedule_is_here():
     assert sorted(EXAMPLES) == schedules.__all__
-    assert sorted([*SCHEDULES.values(), "sequential_lr"]) == schedules.__all__
+    others = ["per_epoch", "sequential_lr"]
+    assert sorted([*SCHEDULES.values(), *others]) == schedules.__all__
 
 
-def class_values(scheduler, steps=STEPS):
+def class_values(scheduler, steps=STEPS, steps_per_epoch=1):
+    """Return the learning rate of every update, stepping after each epoch."""
     values = []
-    for _ in range(steps):
+    for count in range(steps):
         values += scheduler.get_last_lr()
-        scheduler.step()
+        if (count + 1) % steps_per_epoch == 0:
+            scheduler.step()
     return values
 
 
@@ -81,8 +94,8 @@ def test_multiplicative_is_the_class_after_as_many_steps(fn):
 @hypothesis.settings(max_examples=12)
 @hypothesis.given(data=st.data())
 def test_sequential_is_the_class_after_as_many_steps(data):
-    # A class without a closed form goes on from the learning rate that it finds, and
-    # CyclicLR takes its own lower bound for the initial learning rate of all.
+    # A class without a closed form continues from the current learning rate, and
+    # CyclicLR makes its own lower bound the initial learning rate of all.
     able = [n for n in NAMES if n not in ("MultiplicativeLR", "CyclicLR")]
     names = data.draw(st.lists(st.sampled_from(able), min_size=1, max_size=3))
     milestones = sorted(data.draw(st.integers(0, 60)) for _ in names[1:])
@@ -140,12 +153,9 @@ def test_arguments_and_defaults_are_the_class_s(name):
         for parameter in theirs.values()
         if parameter.name not in ("optimizer", "base_lr", "last_epoch")
     ]
-    base_lr, *rest, steps_per_epoch = ours.values()
+    base_lr, *rest = ours.values()
     assert [(parameter.name, parameter.default) for parameter in rest] == expected
     assert base_lr.name == "base_lr"
-    assert steps_per_epoch.name == "steps_per_epoch"
-    assert steps_per_epoch.kind is inspect.Parameter.KEYWORD_ONLY
-    assert steps_per_epoch.default == 1
 
 
 @pytest.mark.parametrize("name", schedules.__all__)
@@ -177,53 +187,11 @@ def test_inside_a_scan():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", NAMES)
 def test_in_float64_it_is_the_class_to_float64_rounding(name):
-    settings = {
-        "StepLR": dict(step_size=7),
-        "MultiStepLR": dict(milestones=[3, 9, 9]),
-        "ExponentialLR": dict(gamma=0.9),
-        "CosineAnnealingLR": dict(T_max=7, eta_min=0.01),
-        "CosineAnnealingWarmRestarts": dict(T_0=3, T_mult=2),
-        "CyclicLR": dict(base_lr=0.1, max_lr=0.5, step_size_up=7, mode="triangular2"),
-        "LambdaLR": dict(lr_lambda=lambda t: 1 / (1 + t)),
-        "MultiplicativeLR": dict(lr_lambda=lambda t: 1 / (1 + t)),
-    }.get(name, {})
+    settings = SETTINGS_OF.get(name, {})
     expected = class_values(getattr(lr_scheduler, name)(Groups(0.3), **settings), 50)
     values = jax.jit(make(name, settings, 0.3))(jnp.arange(50))
     assert values.dtype == jnp.float64
     np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize("name", schedules.__all__)
-def test_steps_per_epoch(name):
-    build = {
-        "step_lr": functools.partial(schedules.step_lr, 0.1, 2),
-        "multi_step_lr": functools.partial(schedules.multi_step_lr, 0.1, [2, 5]),
-        "constant_lr": functools.partial(schedules.constant_lr, 0.1),
-        "linear_lr": functools.partial(schedules.linear_lr, 0.1),
-        "exponential_lr": functools.partial(schedules.exponential_lr, 0.1, 0.9),
-        "polynomial_lr": functools.partial(schedules.polynomial_lr, 0.1),
-        "cosine_annealing_lr": functools.partial(schedules.cosine_annealing_lr, 0.1, 3),
-        "cosine_annealing_warm_restarts": functools.partial(
-            schedules.cosine_annealing_warm_restarts, 0.1, 2, 2
-        ),
-        "cyclic_lr": functools.partial(schedules.cyclic_lr, 0.1, 0.2, 3),
-        "lambda_lr": functools.partial(schedules.lambda_lr, 0.1, lambda t: 1 / (1 + t)),
-        "multiplicative_lr": functools.partial(
-            schedules.multiplicative_lr, 0.1, lambda t: 1 / (1 + t)
-        ),
-        "sequential_lr": functools.partial(
-            schedules.sequential_lr,
-            [schedules.linear_lr(0.1), schedules.step_lr(0.1, 2)],
-            [3],
-        ),
-    }[name]
-    np.testing.assert_array_equal(
-        build(steps_per_epoch=7)(COUNTS), build()(COUNTS // 7)
-    )
-    with pytest.raises(ValueError, match="steps_per_epoch must be an int >= 1, got 0"):
-        build(steps_per_epoch=0)
-    with pytest.raises(TypeError, match="steps_per_epoch must be an int, got 2.5"):
-        build(steps_per_epoch=2.5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -291,6 +259,108 @@ def test_as_a_learning_rate_of_optax():
         updates, state = step(state)
         np.testing.assert_allclose(updates["w"], -schedule(count), rtol=1e-6)
     assert len(traces) == 1
+
+
+# --- per_epoch ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", schedules.__all__)
+def test_per_epoch_has_the_value_of_the_epoch(name):
+    schedule = schedules.per_epoch(EXAMPLES[name], 7)
+    np.testing.assert_array_equal(schedule(COUNTS), EXAMPLES[name](COUNTS // 7))
+    np.testing.assert_array_equal(
+        jax.jit(schedule)(COUNTS), jax.jit(EXAMPLES[name])(COUNTS // 7)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps_per_epoch", [1, 3])
+def test_per_epoch_is_the_class_stepped_once_per_epoch(name, steps_per_epoch):
+    settings = SETTINGS_OF.get(name, {})
+    scheduler = getattr(lr_scheduler, name)(Groups(0.3), **settings)
+    expected = class_values(scheduler, steps_per_epoch=steps_per_epoch)
+    schedule = schedules.per_epoch(make(name, settings, 0.3), steps_per_epoch)
+    np.testing.assert_allclose(jax.jit(schedule)(COUNTS), expected, **CLOSE)
+
+
+def test_per_epoch_of_a_sequence_is_the_class_stepped_once_per_epoch():
+    optimizer = Groups(0.3)
+    first = lr_scheduler.LinearLR(optimizer)
+    second = lr_scheduler.StepLR(optimizer, 2)
+    scheduler = lr_scheduler.SequentialLR(optimizer, [first, second], [3])
+    parts = [schedules.linear_lr(0.3), schedules.step_lr(0.3, 2)]
+    schedule = schedules.per_epoch(schedules.sequential_lr(parts, [3]), 7)
+    expected = class_values(scheduler, steps_per_epoch=7)
+    np.testing.assert_allclose(jax.jit(schedule)(COUNTS), expected, **CLOSE)
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        optax.cosine_decay_schedule(0.1, 10),
+        optax.warmup_cosine_decay_schedule(0.0, 0.1, 3, 12),
+        optax.join_schedules(
+            [schedules.linear_lr(0.1), optax.constant_schedule(1)], [4]
+        ),
+    ],
+)
+def test_per_epoch_takes_any_schedule_of_optax(schedule):
+    wrapped = jax.jit(schedules.per_epoch(schedule, 7))
+    np.testing.assert_array_equal(wrapped(COUNTS), jax.jit(schedule)(COUNTS // 7))
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 41, 61, np.int64(41), 2**31 - 1])
+def test_per_epoch_divides_in_integers(steps_per_epoch):
+    # 41 times the float32 nearest to 1 / 41 is below 1, and 2^31 - 1 is not a float32.
+    counts = np.array([0, 40, 41, 61, 41 * 61, 2**24 + 1, 2**31 - 1], np.int32)
+    schedule = schedules.per_epoch(lambda epoch: epoch, steps_per_epoch)
+    epochs = jax.jit(schedule)(counts)
+    assert epochs.dtype == jnp.int32
+    np.testing.assert_array_equal(epochs, counts // int(steps_per_epoch))
+    assert schedule(123) == 123 // steps_per_epoch
+
+
+def test_per_epoch_as_the_learning_rate_of_adamax():
+    tx = adamax(schedules.per_epoch(schedules.exponential_lr(0.1, 0.5), 2))
+    params = {"w": jnp.ones(3)}
+    traces = []
+
+    @jax.jit
+    def step(state):
+        traces.append(state)
+        return tx.update(params, state, params)
+
+    state = tx.init(params)
+    for expected in (0.1, 0.1, 0.05, 0.05, 0.025):
+        updates, state = step(state)
+        np.testing.assert_allclose(updates["w"], -expected, rtol=1e-5)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("count", [2.0, jnp.float32(2), jnp.arange(3.0), True])
+def test_per_epoch_refuses_a_count_that_is_not_an_integer(count):
+    schedule = schedules.per_epoch(schedules.step_lr(0.1, 2), 3)
+    for evaluate in (schedule, jax.jit(schedule)):
+        with pytest.raises(TypeError, match="count must be an integer.* got .*int32"):
+            evaluate(count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exception", "match"),
+    [
+        ((0.1, 3), TypeError, "schedule must be a function .*, got 0.1"),
+        ((None, 3), TypeError, "schedule must be a function .*, got None"),
+        ((abs, 0), ValueError, "steps_per_epoch must be an int >= 1, got 0"),
+        ((abs, -7), ValueError, "steps_per_epoch must be an int >= 1, got -7"),
+        ((abs, 2.5), TypeError, "steps_per_epoch must be an int, got 2.5"),
+        ((abs, True), TypeError, "steps_per_epoch must be an int, got True"),
+        ((abs, None), TypeError, "steps_per_epoch must be an int, got None"),
+    ],
+)
+def test_per_epoch_refuses(arguments, exception, match):
+    with pytest.raises(exception, match=match):
+        schedules.per_epoch(*arguments)
 
 
 # --- Rounding -------------------------------------------------------------------------

@@ -1,28 +1,28 @@
 """MindSpore's and PyTorch's learning-rate scheduler classes, for `Adamax`.
 
-The names, arguments and defaults are those of
-``mindspore.experimental.optim.lr_scheduler``, the numbers those of PyTorch. A scheduler
-reads and sets ``optimizer.param_groups[i]["lr"]``; the next step of the optimizer uses
-it, without a recompilation. Step it once per epoch, after the optimizer:
+Names, arguments and defaults are those of
+``mindspore.experimental.optim.lr_scheduler``; the numbers are PyTorch's. A scheduler
+reads and sets ``optimizer.param_groups[i]["lr"]``, which the next optimizer step uses
+without recompiling. Step it once per epoch, after the optimizer:
 
 >>> import adamax_optax as ao
 >>> import jax.numpy as jnp
->>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.05)
+>>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
 >>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2)
 >>> lrs = []
 >>> for epoch in range(4):
 ...     lr = optimizer.param_groups[0]["lr"]
-...     params = optimizer({"w": jnp.ones(3)})
+...     params = optimizer(jnp.ones(3))
 ...     scheduler.step()
 ...     lrs.append(lr)
 >>> print(*(f"{lr:.3g}" for lr in lrs))
 0.05 0.05 0.005 0.005
 
-Not for use inside `jax.jit`. There, and with Optax, the same curves stand in
-`adamax_optax.schedules`.
+The classes do not work inside `jax.jit`. There, and with Optax, use the same curves
+from `adamax_optax.schedules`.
 
-Each class names under "Differences" where MindSpore and PyTorch disagree, and which one
-it follows: MindSpore's documentation if that speaks of it, else PyTorch.
+Each class lists under "Differences" where MindSpore and PyTorch disagree. It follows
+MindSpore's documentation where that is explicit, and PyTorch otherwise.
 """
 
 from adamax_optax.lr_scheduler._base import LRScheduler as LRScheduler
@@ -31,15 +31,15 @@ from adamax_optax.lr_scheduler._cosine import (
     CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts,
 )
 from adamax_optax.lr_scheduler._cyclic import CyclicLR as CyclicLR
-from adamax_optax.lr_scheduler._decay import ExponentialLR as ExponentialLR
-from adamax_optax.lr_scheduler._decay import MultiStepLR as MultiStepLR
-from adamax_optax.lr_scheduler._decay import StepLR as StepLR
+from adamax_optax.lr_scheduler._factor import ConstantLR as ConstantLR
+from adamax_optax.lr_scheduler._factor import ExponentialLR as ExponentialLR
+from adamax_optax.lr_scheduler._factor import LinearLR as LinearLR
+from adamax_optax.lr_scheduler._factor import MultiStepLR as MultiStepLR
+from adamax_optax.lr_scheduler._factor import PolynomialLR as PolynomialLR
+from adamax_optax.lr_scheduler._factor import StepLR as StepLR
 from adamax_optax.lr_scheduler._lambda import LambdaLR as LambdaLR
 from adamax_optax.lr_scheduler._lambda import MultiplicativeLR as MultiplicativeLR
 from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau as ReduceLROnPlateau
-from adamax_optax.lr_scheduler._ramp import ConstantLR as ConstantLR
-from adamax_optax.lr_scheduler._ramp import LinearLR as LinearLR
-from adamax_optax.lr_scheduler._ramp import PolynomialLR as PolynomialLR
 from adamax_optax.lr_scheduler._sequential import SequentialLR as SequentialLR
 
 __all__ = [

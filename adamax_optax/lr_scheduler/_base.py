@@ -4,55 +4,45 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float, check_int, check_real
 
 T = TypeVar("T")
 Group = dict[str, Any]
 
-# Entries of PyTorch's states that have no counterpart here.
+# Entries of PyTorch's state dicts that this package does not need.
 _PYTORCH_ONLY = frozenset(
-    {
-        "_step_count",
-        "_is_initial",
-        "_get_lr_called_within_step",
-        "verbose",
-        "default_min_lr",
-        "mode_worse",
-        "cycle_momentum",
-        "use_beta1",
-        "base_momentums",
-        "max_momentums",
-    }
+    "_step_count _is_initial _get_lr_called_within_step verbose default_min_lr "
+    "mode_worse cycle_momentum use_beta1 base_momentums max_momentums".split()
 )
 
 
 class HasParamGroups(Protocol):
-    """What a scheduler needs of an optimizer, and all that it touches."""
+    """All that a scheduler reads and writes of an optimizer."""
 
     @property
     def param_groups(self) -> list[Group]: ...
 
 
 def param_groups(optimizer: Any) -> list[Group]:
-    """Return the optimizer's groups, or raise if it has none."""
+    """Return the optimizer's groups; raise if it has none."""
     groups = getattr(optimizer, "param_groups", None)
     if not groups or not all(isinstance(g, dict) and "lr" in g for g in groups):
         raise TypeError(
-            "optimizer must have param_groups, a list of dicts with an 'lr' each, as "
-            f"adamax_optax.Adamax has; got {type(optimizer).__name__}. Optax "
-            "transformations take a schedule from adamax_optax.schedules instead"
+            "optimizer must have param_groups, a list of dicts with an 'lr' each, like "
+            f"adamax_optax.Adamax; got {type(optimizer).__name__}. For an Optax "
+            "transformation, use a schedule from adamax_optax.schedules instead"
         )
     return groups
 
 
 def group_lrs(optimizer: HasParamGroups) -> list[float]:
     """Return the groups' current learning rates."""
-    return [_curves.as_float("lr", group["lr"]) for group in optimizer.param_groups]
+    return [as_float("lr", group["lr"]) for group in optimizer.param_groups]
 
 
 @contextlib.contextmanager
 def all_or_nothing(scheduler: "LRScheduler", groups: list[Group]) -> Iterator[None]:
-    """Put the scheduler and the groups back as they were when the block raises."""
+    """Restore the scheduler and the groups if the block raises."""
     attributes = dict(scheduler.__dict__)
     entries = [dict(group) for group in groups]
     try:
@@ -78,116 +68,114 @@ def per_group(name: str, value: T | Sequence[T], groups: list[Group]) -> list[T]
 
 
 def extended(name: str, values: list[T], groups: int) -> list[T]:
-    """Return a per-group list with an entry for the group after the first `groups`."""
+    """Return a per-group list that covers the group after the first `groups`."""
     if len(values) > groups:
         return values
     if any(value != values[0] for value in values):
         raise ValueError(
-            f"{name} has different values for the {groups} groups, so the group added "
-            f"later needs its own: append it to scheduler.{name}; got {values!r}"
+            f"{name} has different values for the first {groups} groups, so a group "
+            f"added later needs its own: append it to scheduler.{name}; got {values!r}"
         )
     return [*values, values[0]]
 
 
 def initial_lr(group: Group) -> float:
-    """Return the group's initial learning rate, which is set to the current if new."""
-    lr = _curves.as_float("lr", group["lr"])
-    return _curves.as_float("initial_lr", group.setdefault("initial_lr", lr))
+    """Return the group's ``initial_lr``, set to its current ``lr`` if missing."""
+    lr = as_float("lr", group["lr"])
+    return as_float("initial_lr", group.setdefault("initial_lr", lr))
 
 
 def as_epoch(epoch: Any) -> int | float | None:
-    """Return a given epoch as a Python number, an int if it is whole."""
+    """Return `epoch` as a Python number, as an int if it is whole."""
     if epoch is None:
         return None
-    _curves.check_real("epoch", epoch, 0.0, wrong_type=ValueError)
-    epoch = _curves.as_float("epoch", epoch)
+    check_real("epoch", epoch, 0.0, wrong_type=ValueError)
+    epoch = as_float("epoch", epoch)
     return int(epoch) if epoch.is_integer() else epoch
 
 
 def _copied(value: Any) -> Any:
-    """Copy a container, so that a saved state does not change with the scheduler."""
+    """Copy a container, so that a saved state does not follow the scheduler."""
     return value.copy() if isinstance(value, (list, dict)) else value
 
 
 class LRScheduler:
     r"""Set the learning rates of an optimizer's groups, epoch by epoch.
 
-    A subclass defines ``get_lr()``, which returns one learning rate per group for
-    ``self.last_epoch``. It may read ``self.base_lrs`` (the groups' ``initial_lr``) and
-    the current learning rates, which stand in ``self.optimizer.param_groups`` (as in
-    PyTorch) and in ``self._last_lr`` (as in MindSpore). If it also defines
-    ``_get_closed_form_lr()``, `step(epoch)` calls that instead.
+    A subclass defines ``get_lr()``, which returns one learning rate per group for epoch
+    ``self.last_epoch``. It can read ``self.base_lrs`` (the groups' ``initial_lr``) and
+    the current learning rates, from ``self.optimizer.param_groups`` (as in PyTorch) or
+    ``self._last_lr`` (as in MindSpore). If it also defines ``_get_closed_form_lr()``,
+    `step(epoch)` calls that instead.
 
-    The constructor makes the first step, to epoch 0, and keeps the groups' learning
-    rates as their ``initial_lr`` (one that a group already has stays). Learning rates
-    are read as numbers or one-element arrays and written as Python floats. When a
-    constructor, a step or a load raises, the groups and the scheduler are as before.
+    The constructor takes the first step, to epoch 0, and stores each group's learning
+    rate as its ``initial_lr`` unless the group has one. Learning rates may be numbers
+    or one-element arrays; they are written back as Python floats. If a constructor, a
+    step or a load raises, the groups and the scheduler are unchanged.
 
-    Several schedulers on one optimizer are chained as in PyTorch: step them one after
-    the other, and each changes the learning rate that it finds.
+    Several schedulers on one optimizer are chained as in PyTorch: step one after the
+    other, and each changes the learning rate that it finds.
 
-    A group added to the optimizer later joins at the next step: its learning rate at
-    that time becomes its ``initial_lr``, and it takes part in every change from there
-    on. Per-group arguments given as one value hold for it too; given as a list with
-    differing values, the step raises and asks for one more entry.
+    A group added to the optimizer later joins at the next step: its learning rate then
+    becomes its ``initial_lr``, and all later changes apply to it. A per-group argument
+    given as one value, or as a list of equal values, applies to it too; for a list of
+    different values the step raises and asks for one more entry.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        last_epoch: Number of the last finished epoch, an int >= -1, default -1: start
-            anew. Any other value resumes at ``last_epoch + 1`` and asks for an
-            ``"initial_lr"`` in every group; the learning rates in the groups are then
-            taken to be those of that epoch already. (`StepLR`, `MultiStepLR` and
-            `ConstantLR` make the change that falls on that epoch, as PyTorch's do.)
-            `load_state_dict` is the surer way.
+      optimizer: Any object with ``param_groups``, a list of dicts with an ``"lr"``.
+      last_epoch: Last finished epoch, an int >= -1; -1 (default) starts from the
+        beginning. Any other value resumes at ``last_epoch + 1``: every group must have
+        an ``"initial_lr"``, and its learning rate is taken as that of the resumed
+        epoch. (`StepLR`, `MultiStepLR` and `ConstantLR` still make a change that falls
+        on this epoch, like PyTorch's.) `load_state_dict` is safer.
 
     Raises:
-        TypeError: If `optimizer` has no ``param_groups``.
-        ValueError: If `last_epoch` is not an int or is below -1.
-        KeyError: If `last_epoch` is not -1 and a group has no ``"initial_lr"``.
+      TypeError: If `optimizer` has no ``param_groups``.
+      ValueError: If `last_epoch` is not an int or is below -1.
+      KeyError: If `last_epoch` is not -1 and a group has no ``"initial_lr"``.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> class Halved(ao.lr_scheduler.LRScheduler):
-        ...     def get_lr(self):
-        ...         if self.last_epoch == 0:
-        ...             return self._last_lr
-        ...         return [lr / 2 for lr in self._last_lr]
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.08)
-        >>> scheduler = Halved(optimizer)
-        >>> for _ in range(3):
-        ...     scheduler.step()
-        ...     print(scheduler.get_last_lr())
-        [0.04]
-        [0.02]
-        [0.01]
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> class Halved(ao.lr_scheduler.LRScheduler):
+      ...     def get_lr(self):
+      ...         if self.last_epoch == 0:
+      ...             return self._last_lr
+      ...         return [lr / 2 for lr in self._last_lr]
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.08)
+      >>> scheduler = Halved(optimizer)
+      >>> for _ in range(3):
+      ...     scheduler.step()
+      ...     print(scheduler.get_last_lr())
+      [0.04]
+      [0.02]
+      [0.01]
 
-    Differences: MindSpore keeps the learning rate in float32 tensors, here it is a
-    Python float. MindSpore's `get_last_lr` follows later changes by other schedulers;
-    by its documentation, and in PyTorch and here, it returns what this scheduler set.
-    PyTorch warns when the scheduler is stepped before the optimizer or with an epoch;
-    here, as in MindSpore, nothing warns. A group that is added later is left out by
-    MindSpore, and by some of PyTorch's classes; others of them raise. MindSpore's
-    documentation promises `ValueError` for a `last_epoch` that is not an int, as here;
-    its code raises `TypeError`.
+    Differences: MindSpore keeps learning rates in float32 tensors; here they are Python
+    floats. `get_last_lr` returns what this scheduler set, as in PyTorch and in
+    MindSpore's documentation; MindSpore's code also follows other schedulers. PyTorch
+    warns about a step before the optimizer's and about `step(epoch)`; MindSpore and
+    this package do not. MindSpore ignores a group added later; some of PyTorch's
+    classes ignore it, others raise. For a `last_epoch` that is not an int, this package
+    raises `ValueError`, as MindSpore documents; MindSpore's code raises `TypeError`.
+    When MindSpore resumes at a `last_epoch`, every class makes that epoch's change.
     """
 
     base_lrs: list[float]
     last_epoch: Any
     optimizer: HasParamGroups
     _last_lr: list[float]
-    # True while the constructor makes the first step.
+    # True during the constructor's first step.
     _is_initial = False
 
     def __init__(self, optimizer: HasParamGroups, last_epoch: int = -1) -> None:
         groups = param_groups(optimizer)
-        _curves.check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
+        check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         for i, group in enumerate(groups):
             if last_epoch != -1 and "initial_lr" not in group:
                 raise KeyError(
                     f"param_groups[{i}] has no 'initial_lr', which last_epoch="
-                    f"{last_epoch} needs to resume from: load the optimizer's saved "
-                    "state first, or start anew with last_epoch=-1"
+                    f"{last_epoch} needs: load the optimizer's saved state first, or "
+                    "start from the beginning with last_epoch=-1"
                 )
         with all_or_nothing(self, groups):
             self.optimizer = optimizer
@@ -204,37 +192,39 @@ class LRScheduler:
         return list(self._last_lr)
 
     def step(self, epoch: Any = None) -> None:
-        """Go on to the next epoch, or to `epoch`, and set the learning rates.
+        """Set the learning rates for the next epoch, or for `epoch`.
 
         Args:
-            epoch: Epoch to go to, a number >= 0. The learning rate then comes from the
-                closed form where there is one: from ``base_lrs`` alone, whatever other
-                schedulers have done. Default ``None``: the next one, changing the
-                learning rate that the groups have.
+          epoch: A number >= 0. The learning rates come from the closed form if the
+            class has one: from ``base_lrs`` alone, regardless of other schedulers.
+            ``None`` (default) changes the current learning rates to the next epoch's.
+
+        Raises:
+          ValueError: If `epoch` is not a finite number >= 0.
         """
         self._update_lr(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all attributes but the optimizer, in PyTorch's layout.
+        """Return all attributes except the optimizer, in PyTorch's layout.
 
-        Save the optimizer's state with it: the learning rates are in there.
+        Save the optimizer's state as well: it holds the current learning rates.
         """
         return {k: _copied(v) for k, v in self.__dict__.items() if k != "optimizer"}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take the attributes from `state_dict`; the optimizer is left alone.
+        """Restore the attributes from `state_dict`; the optimizer is not changed.
 
         Args:
-            state_dict: A dict from `state_dict`, this class's or PyTorch's.
+          state_dict: A dict from `state_dict`, of this class or of PyTorch's.
 
         Raises:
-            ValueError: If an entry is missing, or the number of groups differs.
+          ValueError: If an entry is missing, or the number of groups differs.
         """
         missing = [key for key in self.state_dict() if key not in state_dict]
         if missing:
             raise ValueError(
-                f"state_dict must be the saved state of a {type(self).__name__}; it "
-                f"has {sorted(state_dict)} and lacks {missing}"
+                f"state_dict must be the saved state of a {type(self).__name__}; got "
+                f"one with {sorted(state_dict)}, which lacks {missing}"
             )
         groups = len(self.optimizer.param_groups)
         for name in ("base_lrs", "_last_lr"):
@@ -258,7 +248,7 @@ class LRScheduler:
             del self._is_initial
 
     def _rewind(self) -> None:
-        """Take back the constructor's step: `SequentialLR` makes it in its time."""
+        """Undo the constructor's step; `SequentialLR` repeats it at the right time."""
         self.last_epoch -= 1
 
     def _update_lr(self, epoch: Any = None) -> None:
@@ -269,7 +259,7 @@ class LRScheduler:
             self._last_lr = self._set_lrs(self._next_lrs(as_epoch(epoch)))
 
     def _next_lrs(self, epoch: Any) -> list[Any]:
-        """Move ``last_epoch`` and return the learning rates there."""
+        """Set ``last_epoch`` and return that epoch's learning rates."""
         if epoch is None:
             self.last_epoch += 1
             return self.get_lr()
@@ -278,7 +268,7 @@ class LRScheduler:
 
     def _set_lrs(self, values: list[Any]) -> list[float]:
         groups = self.optimizer.param_groups
-        lrs = [_curves.as_float("lr", value) for value in values]
+        lrs = [as_float("lr", value) for value in values]
         if len(lrs) != len(groups):
             raise ValueError(
                 f"{type(self).__name__}.get_lr() must return {len(groups)} learning "
@@ -293,5 +283,5 @@ class LRScheduler:
             self._join(group)
 
     def _join(self, group: Group) -> None:
-        """Take up a group that was added to the optimizer after the construction."""
+        """Include a group that was added after the scheduler was made."""
         self.base_lrs = [*self.base_lrs, initial_lr(group)]

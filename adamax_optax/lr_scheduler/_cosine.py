@@ -1,9 +1,9 @@
-"""Cosine annealing, without and with restarts."""
+"""Cosine annealing, with and without restarts."""
 
 import math
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import HasParamGroups, LRScheduler
 
 
@@ -13,38 +13,31 @@ class CosineAnnealingLR(LRScheduler):
     .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
         \left(1 + \cos\frac{\pi t}{T_{max}}\right)
 
-    After `T_max` it goes back up, with the period 2 `T_max`. Chained, the share of
-    :math:`\eta - \eta_{min}` that the cosine leaves from epoch to epoch is applied to
-    the learning rate that the groups have. Other schedulers should not take that below
-    `eta_min` (give `ReduceLROnPlateau` a ``min_lr``): a negative difference grows when
-    the cosine rises, in PyTorch as here, until the learning rate is negative and
-    `Adamax` refuses it.
+    After epoch `T_max` it rises again, with period 2 `T_max`. Chained, each step scales
+    the current distance from `eta_min`. Other schedulers should not go below `eta_min`
+    (give `ReduceLROnPlateau` a ``min_lr``): the rising cosine enlarges a negative
+    distance, in PyTorch too, until `Adamax` refuses a negative learning rate.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        T_max: Epochs until the minimum, an int >= 1.
-        eta_min: The minimum, a number >= 0, default 0.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      T_max: Epochs until the minimum, an int >= 1.
+      eta_min: The minimum, a number >= 0, default 0.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
-        >>> scheduler = ao.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2)
-        >>> lrs = []
-        >>> for _ in range(7):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.1 0.05 0 0.05 0.1 0.05 0
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
+      >>> scheduler = ao.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2)
+      >>> lrs = []
+      >>> for _ in range(7):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.1 0.05 0 0.05 0.1 0.05 0
 
-    Differences: ``T_max=0`` is refused at once; PyTorch divides by it at the first
-    step. Resuming at a given `last_epoch`, MindSpore makes one step; PyTorch and this
-    class leave the learning rate there.
+    Differences: ``T_max=0`` raises at once; PyTorch divides by it at the first step.
     """
 
     def __init__(
@@ -65,7 +58,7 @@ class CosineAnnealingLR(LRScheduler):
         t = self.last_epoch
         now = _curves.half_cosine(t, self.T_max)
         before = _curves.half_cosine(t - 1, self.T_max)
-        if before == 0:  # η_{t-1} = η_min has no share left: a new rise
+        if before == 0:  # η_{t-1} = η_min: no distance left to scale, so rise from 0
             return [
                 lr + _curves.between(0.0, base_lr - self.eta_min, now)
                 for lr, base_lr in zip(self._last_lr, self.base_lrs, strict=True)
@@ -79,44 +72,41 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    r"""Move the learning rate to `eta_min` along half a cosine, and start again.
+    r"""Move the learning rate to `eta_min` along half a cosine, then restart.
 
     .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
         \left(1 + \cos\frac{\pi T_{cur}}{T_i}\right)
 
     :math:`T_{cur}` epochs have passed since the last restart, and the cycle lasts
-    :math:`T_i = T_0 T_{mult}^i` epochs. Not chainable: it sets the learning rate
-    whatever other schedulers have done.
+    :math:`T_i = T_0 T_{mult}^i` epochs. Not chainable: it overwrites the changes of
+    other schedulers.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        T_0: Epochs until the first restart, an int >= 1.
-        T_mult: Growth of a cycle after each restart, an int >= 1, default 1.
-        eta_min: The minimum, a number >= 0, default 0.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      T_0: Epochs until the first restart, an int >= 1.
+      T_mult: Growth of the cycle at each restart, an int >= 1, default 1.
+      eta_min: The minimum, a number >= 0, default 0.
 
     Raises:
-        ValueError: If an argument has the wrong type or is out of range, or `step` is
-            given an epoch below 0.
+      ValueError: If an argument has the wrong type or is out of range.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
-        >>> scheduler = ao.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2)
-        >>> lrs = []
-        >>> for epoch in range(2):
-        ...     for i in range(3):
-        ...         scheduler.step(epoch + i / 3)
-        ...         lrs += scheduler.get_last_lr()
-        >>> print(*(f"{lr:.6g}" for lr in lrs))
-        0.1 0.0933013 0.075 0.05 0.025 0.00669873
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
+      >>> scheduler = ao.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2)
+      >>> lrs = []
+      >>> for epoch in range(2):
+      ...     for i in range(3):
+      ...         scheduler.step(epoch + i / 3)
+      ...         lrs += scheduler.get_last_lr()
+      >>> print(*(f"{lr:.6g}" for lr in lrs))
+      0.1 0.0933013 0.075 0.05 0.025 0.00669873
 
-    Differences: MindSpore's text asks for ``T_mult > 1``; its code, its default,
-    PyTorch and this class accept 1. With ``T_mult > 1``, `step(epoch)` beyond `T_0`
-    raises in MindSpore and misses some restarts in PyTorch (it solves for them with a
-    logarithm, whose rounding error costs the fifth for ``T_mult=3``), and resuming at a
-    `last_epoch` after the second restart puts both in the wrong place.
+    Differences: MindSpore's text requires ``T_mult > 1``; its code, its default and
+    PyTorch accept 1, and so does this class. With ``T_mult > 1``, `step(epoch)` beyond
+    `T_0` raises in MindSpore and misses some restarts in PyTorch (it solves for them
+    with a logarithm; rounding loses the fifth for ``T_mult=3``). Both libraries resume
+    in the wrong cycle at a `last_epoch` after the second restart.
     """
 
     def __init__(
@@ -140,12 +130,15 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         return [_curves.between(self.eta_min, lr, share) for lr in self.base_lrs]
 
     def step(self, epoch: Any = None) -> None:
-        """Go on by one epoch, or to `epoch`, and set the learning rates.
+        """Set the learning rates for one epoch later, or for `epoch`.
 
         Args:
-            epoch: Epoch to go to, a number >= 0; fractions, such as ``epoch + i /
-                iters`` after batch i, move the learning rate within an epoch. Default
-                ``None``: one epoch on from where the last step was.
+          epoch: A number >= 0; a fraction, such as ``epoch + i / iters`` after batch i,
+            changes the learning rate within an epoch. ``None`` (default): one epoch
+            after the last step.
+
+        Raises:
+          ValueError: If `epoch` is not a finite number >= 0.
         """
         self._update_lr(epoch)
 
@@ -153,8 +146,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         if epoch is None and self.last_epoch < 0:
             epoch = 0
         if epoch is None:
-            # The cycles before this one sum to (T_i - T_0) / (T_mult - 1) epochs; with
-            # T_mult = 1 any number of them is the same.
+            # The cycles before this one last (T_i - T_0) / (T_mult - 1) epochs in all;
+            # for T_mult = 1 any number of cycles gives the same result.
             t = (self.T_i - self.T_0) // max(self.T_mult - 1, 1) + self.T_cur + 1
             self.last_epoch += 1
         else:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float
+from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     Group,
     HasParamGroups,
@@ -22,47 +23,46 @@ class CyclicLR(LRScheduler):
 
     .. math:: \eta_t = \eta_{base} + (\eta_{max} - \eta_{base}) \, h(t) \, s
 
-    h rises from 0 to 1 in `step_size_up` steps and falls to 0 in `step_size_down`, over
-    and over. The scale s is 1 (``"triangular"``), :math:`2^{1 - cycle}`
-    (``"triangular2"``), :math:`\gamma^t` (``"exp_range"``) or `scale_fn`. Cycles count
-    from 1. Not chainable: it sets the learning rate whatever other schedulers have
-    done. Step it after every batch.
+    The height h rises from 0 to 1 in `step_size_up` steps, falls to 0 in
+    `step_size_down` steps, and repeats. The scale s is 1 (``"triangular"``),
+    :math:`2^{1 - cycle}` (``"triangular2"``), :math:`\gamma^t` (``"exp_range"``) or
+    given by `scale_fn`. Cycles are numbered from 1. Step it after every batch. Not
+    chainable: it overwrites the changes of other schedulers.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``,
-            which is set to `base_lr`.
-        base_lr: Lower bound, a number >= 0, or a list with one per group.
-        max_lr: Upper bound, a number >= 0, or a list with one per group.
-        step_size_up: Steps of the rise, a number > 0, default 2000.
-        step_size_down: Steps of the fall, a number >= 0, default ``None``: as many.
-        mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored
-            when `scale_fn` is given.
-        gamma: Base of ``"exp_range"``, a number >= 0, default 1.
-        scale_fn: The scale as a function of `scale_mode`, default ``None``.
-        scale_mode: What `scale_fn` is given: with ``"cycle"`` (default) the number of
-            the cycle, with anything else the number of the step.
-        last_epoch: See `LRScheduler`; counts steps.
+      optimizer: See `LRScheduler`; its learning rates are set to `base_lr`.
+      base_lr: Lower bound, a number >= 0, or a list with one per group.
+      max_lr: Upper bound, a number >= 0, or a list with one per group.
+      step_size_up: Steps of the rise, a number > 0, default 2000.
+      step_size_down: Steps of the fall, a number >= 0, or ``None`` (default): the same
+        as `step_size_up`.
+      mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored if
+        `scale_fn` is given.
+      gamma: Base of ``"exp_range"``, a number >= 0, default 1.
+      scale_fn: A function for s, or ``None`` (default).
+      scale_mode: Argument of `scale_fn`: the number of the cycle for ``"cycle"``
+        (default), the number of the step for anything else.
+      last_epoch: See `LRScheduler`; counts steps.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, a list does not have one entry per
-            group, or `mode` is unknown and `scale_fn` not given.
+      TypeError: If an argument has the wrong type.
+      ValueError: If an argument is out of range, a list does not have one entry per
+        group, or `mode` is unknown and `scale_fn` not given.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
-        >>> scheduler = ao.lr_scheduler.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1)
-        >>> lrs = []
-        >>> for _ in range(5):
-        ...     scheduler.step()
-        ...     lrs += scheduler.get_last_lr()
-        >>> print(*(f"{lr:.6g}" for lr in lrs))
-        0.010045 0.01009 0.010135 0.01018 0.010225
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
+      >>> scheduler = ao.lr_scheduler.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1)
+      >>> lrs = []
+      >>> for _ in range(5):
+      ...     scheduler.step()
+      ...     lrs += scheduler.get_last_lr()
+      >>> print(*(f"{lr:.6g}" for lr in lrs))
+      0.010045 0.01009 0.010135 0.01018 0.010225
 
-    Differences: PyTorch also cycles beta1, between 0.8 and 0.9, unless it is told
+    Differences: PyTorch also cycles beta1 between 0.8 and 0.9 unless given
     ``cycle_momentum=False``. MindSpore and this class have no such option and leave the
-    betas alone; a PyTorch state with it on is refused.
+    betas alone; `load_state_dict` refuses a PyTorch state that has it on.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class CyclicLR(LRScheduler):
             _curves.check_cyclic(
                 base, top, step_size_up, step_size_down, mode, gamma, scale_fn
             )
-        base_lrs = [_curves.as_float("base_lr", lr) for lr in base_lrs]
-        self.max_lrs = [_curves.as_float("max_lr", lr) for lr in max_lrs]
+        base_lrs = [as_float("base_lr", lr) for lr in base_lrs]
+        self.max_lrs = [as_float("max_lr", lr) for lr in max_lrs]
         self.total_size, self.step_ratio = _curves.cycle_sizes(
             step_size_up, step_size_down
         )
@@ -98,8 +98,8 @@ class CyclicLR(LRScheduler):
             for group, lr in zip(groups, base_lrs, strict=True):
                 group["lr"] = lr
             super().__init__(optimizer, last_epoch)
-        # The first step starts from the groups' initial_lr: `base_lr`, unless an
-        # earlier scheduler has set another. From the next step on it is `base_lr`.
+        # As in PyTorch, the constructor's step uses the groups' initial_lr, which an
+        # earlier scheduler may have set; all later steps use base_lr.
         self.base_lrs = base_lrs
 
     def _scale(self, scale_mode: str) -> tuple[_curves.Scale, str]:
@@ -108,29 +108,22 @@ class CyclicLR(LRScheduler):
         )
 
     def get_lr(self) -> list[float]:
-        scale = self._scale(self.scale_mode)
+        sizes, scale = (self.total_size, self.step_ratio), self._scale(self.scale_mode)
         return [
-            _curves.cyclic(
-                self.last_epoch,
-                base_lr,
-                max_lr,
-                self.total_size,
-                self.step_ratio,
-                scale,
-            )
+            _curves.cyclic(self.last_epoch, base_lr, max_lr, *sizes, scale)
             for base_lr, max_lr in zip(self.base_lrs, self.max_lrs, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all attributes but the optimizer, in PyTorch's layout.
+        """Return all attributes except the optimizer, in PyTorch's layout.
 
-        Of `scale_fn` only the attributes of a callable object are saved.
+        If `scale_fn` is a callable object, its attributes are saved; a function is not.
         """
         fn = callable_state(self._scale_fn_custom)
         return {**super().state_dict(), "_scale_fn_custom": fn}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take the attributes from `state_dict`, see `LRScheduler.load_state_dict`."""
+        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         if state_dict.get("cycle_momentum"):
             raise ValueError(
                 "state_dict must come from a CyclicLR with cycle_momentum=False, which "

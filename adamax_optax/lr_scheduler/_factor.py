@@ -1,26 +1,28 @@
-"""Curves of the form base_lr · f(t), chained by what f changes from epoch to epoch."""
+"""Curves of the form base_lr · f(t), chained through the ratio f(t) / f(t-1)."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from adamax_optax import _curves
-from adamax_optax.lr_scheduler._base import LRScheduler
+from adamax_optax.lr_scheduler import _curves
+from adamax_optax.lr_scheduler._base import HasParamGroups, LRScheduler
 
 
 class FactorLR(LRScheduler):
     """Multiply the current learning rate by f(t) / f(t-1).
 
-    On its own that is base_lr · f(t). With several schedulers it is the product of
-    their factors, whoever else has changed the learning rate in between.
+    Alone, this gives base_lr · f(t). Chained, the factors of all schedulers multiply,
+    and a change that anyone else makes to the learning rate is kept.
     """
 
-    # PyTorch, resuming: does the curve stay where the groups' learning rates are?
+    # Whether resuming at a last_epoch keeps the groups' learning rates, as in PyTorch.
     _stays_on_resume = False
 
     def _factor(self, t: Any) -> Any:
-        """f(t), which each class defines."""
+        """Return f(t); each class defines it."""
 
     def _change(self, t: Any) -> Any:
-        """f(t) / f(t-1), or None where f(t-1) = 0 has lost the learning rate."""
+        """Return f(t) / f(t-1), or None if f(t-1) = 0 has erased the learning rate."""
         now, before = self._factor(t), self._factor(t - 1)
         if now == before:
             return 1.0
@@ -48,11 +50,286 @@ class DecayLR(FactorLR):
     gamma: float
 
     def _decays(self, t: Any) -> Any:
-        """k(t), which each class defines."""
+        """Return k(t); each class defines it."""
 
     def _factor(self, t: Any) -> Any:
         return _curves.geometric(self.gamma, self._decays(t))
 
     def _change(self, t: Any) -> Any:
-        # gamma^k(t) itself falls below the smallest float64 in a long run.
+        # Not a ratio of powers: gamma^k(t) underflows in a long run.
         return _curves.geometric(self.gamma, self._decays(t) - self._decays(t - 1))
+
+
+class StepLR(DecayLR):
+    r"""Multiply the learning rate by `gamma` every `step_size` epochs.
+
+    .. math:: \eta_t = \eta_0 \, \gamma^{\lfloor t / \text{step\_size} \rfloor}
+
+    Args:
+      optimizer, last_epoch: See `LRScheduler`.
+      step_size: Epochs from one decay to the next, an int >= 1.
+      gamma: Factor of each decay, a number >= 0, default 0.1.
+
+    Raises:
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.05 0.05 0.005 0.005 0.0005 0.0005
+
+    Differences: MindSpore's text gives 0.5 as the default of `gamma`; its signature,
+    PyTorch and this class have 0.1. MindSpore refuses an int `gamma`.
+    """
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        step_size: int,
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+    ) -> None:
+        _curves.check_step(step_size, gamma)
+        self.step_size = int(step_size)
+        self.gamma = float(gamma)
+        super().__init__(optimizer, last_epoch)
+
+    def _decays(self, t: Any) -> Any:
+        return _curves.step_decays(t, self.step_size)
+
+
+class MultiStepLR(DecayLR):
+    r"""Multiply the learning rate by `gamma` at each milestone.
+
+    .. math:: \eta_t = \eta_0 \, \gamma^{\#\{m \in \text{milestones}: m \le t\}}
+
+    Args:
+      optimizer, last_epoch: See `LRScheduler`.
+      milestones: Epochs, ints >= 0 in any order. An epoch listed twice counts twice.
+      gamma: Factor of each decay, a number >= 0, default 0.1.
+
+    Raises:
+      TypeError, ValueError: If an argument, or one of the milestones, has the wrong
+        type or is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 4])
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.05 0.05 0.005 0.005 0.0005 0.0005
+
+    Differences: MindSpore accepts only a list of milestones, and its ``step(epoch)``
+    fails (it looks for a ``step_size``). This class accepts any sequence, and its
+    ``step(epoch)`` is PyTorch's.
+    """
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        milestones: Iterable[int],
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+    ) -> None:
+        _curves.check_milestones(milestones)
+        _curves.check_gamma(gamma)
+        self.milestones = Counter(int(milestone) for milestone in milestones)
+        self.gamma = float(gamma)
+        super().__init__(optimizer, last_epoch)
+
+    def _decays(self, t: Any) -> Any:
+        return _curves.milestones_passed(t, list(self.milestones.elements()))
+
+
+class ExponentialLR(DecayLR):
+    r"""Multiply the learning rate by `gamma` every epoch.
+
+    .. math:: \eta_t = \eta_0 \, \gamma^t
+
+    Args:
+      optimizer, last_epoch: See `LRScheduler`.
+      gamma: Factor of each decay, a number >= 0.
+
+    Raises:
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
+      >>> scheduler = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+      >>> lrs = []
+      >>> for _ in range(4):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.01 0.005 0.0025 0.00125
+
+    Differences: MindSpore refuses an int `gamma`.
+    """
+
+    _stays_on_resume = True
+
+    def __init__(
+        self, optimizer: HasParamGroups, gamma: float, last_epoch: int = -1
+    ) -> None:
+        _curves.check_gamma(gamma)
+        self.gamma = float(gamma)
+        super().__init__(optimizer, last_epoch)
+
+    def _decays(self, t: Any) -> Any:
+        return t
+
+
+class ConstantLR(FactorLR):
+    r"""Multiply the learning rate by `factor` until epoch `total_iters`.
+
+    .. math:: \eta_t = \eta_0 \cdot \begin{cases}
+        \text{factor} & t < \text{total\_iters} \\ 1 & \text{otherwise} \end{cases}
+
+    Args:
+      optimizer, last_epoch: See `LRScheduler`.
+      factor: A number in [0, 1], default 1/3.
+      total_iters: Epoch that restores the learning rate, an int >= 0, default 5.
+
+    Raises:
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=4)
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.025 0.025 0.025 0.025 0.05 0.05
+
+    Differences: With ``total_iters=0`` the factor never applies; in both libraries it
+    always does, although MindSpore's text restores the learning rate when `last_epoch`
+    reaches `total_iters`. With ``factor=0`` the learning rate returns to ``base_lrs``;
+    both libraries divide by 0.
+    """
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        _curves.check_constant(factor, total_iters)
+        self.factor = float(factor)
+        self.total_iters = int(total_iters)
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self, t: Any) -> Any:
+        return _curves.constant_factor(t, self.factor, self.total_iters)
+
+
+class LinearLR(FactorLR):
+    r"""Multiply the learning rate by a factor that changes linearly.
+
+    .. math:: \eta_t = \eta_0 \left(\text{start} + (\text{end} - \text{start})
+        \frac{\min(t, \text{total\_iters})}{\text{total\_iters}}\right)
+
+    Args:
+      optimizer, last_epoch: See `LRScheduler`.
+      start_factor: Factor at epoch 0, a number in (0, 1], default 1/3.
+      end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
+      total_iters: Epochs from `start_factor` to `end_factor`, an int >= 0, default 5.
+
+    Raises:
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> scheduler = ao.lr_scheduler.LinearLR(optimizer, 0.5, total_iters=4)
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.6g}" for lr in lrs))
+      0.025 0.03125 0.0375 0.04375 0.05 0.05
+
+    Differences: With ``total_iters=0`` the factor is `end_factor` from the start; in
+    both libraries it stays at `start_factor`.
+    """
+
+    _stays_on_resume = True
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        _curves.check_linear(start_factor, end_factor, total_iters)
+        self.start_factor = float(start_factor)
+        self.end_factor = float(end_factor)
+        self.total_iters = int(total_iters)
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self, t: Any) -> Any:
+        return _curves.linear_factor(
+            t, self.start_factor, self.end_factor, self.total_iters
+        )
+
+
+class PolynomialLR(FactorLR):
+    r"""Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
+
+    .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, \text{total\_iters})}
+        {\text{total\_iters}}\right)^{\text{power}}
+
+    Args:
+      optimizer, last_epoch: See `LRScheduler`.
+      total_iters: Epoch from which the learning rate is 0, an int >= 1, default 5.
+      power: Exponent, a number >= 0, default 1.
+
+    Raises:
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
+      >>> scheduler = ao.lr_scheduler.PolynomialLR(optimizer)
+      >>> lrs = []
+      >>> for _ in range(7):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.01 0.008 0.006 0.004 0.002 0 0
+
+    Differences: MindSpore refuses an int `power`; PyTorch accepts a negative one.
+    """
+
+    _stays_on_resume = True
+
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        total_iters: int = 5,
+        power: float = 1.0,
+        last_epoch: int = -1,
+    ) -> None:
+        _curves.check_polynomial(total_iters, power)
+        self.total_iters = int(total_iters)
+        self.power = float(power)
+        super().__init__(optimizer, last_epoch)
+
+    def _factor(self, t: Any) -> Any:
+        return _curves.polynomial_factor(t, self.total_iters, self.power)

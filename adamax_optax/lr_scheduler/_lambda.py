@@ -1,10 +1,10 @@
-"""Curves given as a function of the epoch."""
+"""Curves given by a function of the epoch."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import check_callable
 from adamax_optax.lr_scheduler._base import (
     Group,
     HasParamGroups,
@@ -18,10 +18,10 @@ Lambda = Callable[[int], Any]
 
 
 def callable_state(fn: Any) -> dict[str, Any] | None:
-    """Return what of a callable belongs into a saved state, as in PyTorch.
+    """Return the part of a callable that is saved, as in PyTorch.
 
-    That is the attributes of a callable object. A function has none to speak of, and
-    is made anew by the code that makes the scheduler.
+    That is the attributes of a callable object. Nothing is saved of a function, which
+    the code that makes the scheduler defines again.
     """
     if fn is None or inspect.isroutine(fn) or hasattr(fn, "__wrapped__"):
         return None
@@ -29,7 +29,7 @@ def callable_state(fn: Any) -> dict[str, Any] | None:
 
 
 def load_callable(fn: Any, state: Mapping[str, Any] | None) -> None:
-    """Give the callable object the saved attributes."""
+    """Restore the saved attributes of a callable object."""
     if state is not None:
         vars(fn).update(state)
 
@@ -43,19 +43,19 @@ class _PerGroupLambdaLR(LRScheduler):
     ) -> None:
         self.lr_lambdas = per_group("lr_lambda", lr_lambda, param_groups(optimizer))
         for fn in self.lr_lambdas:
-            _curves.check_callable("lr_lambda", fn)
+            check_callable("lr_lambda", fn)
         super().__init__(optimizer, last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all attributes but the optimizer, in PyTorch's layout.
+        """Return all attributes except the optimizer, in PyTorch's layout.
 
-        Of the functions only the attributes of callable objects are saved.
+        Of the functions, only the attributes of callable objects are saved.
         """
         lambdas = [callable_state(fn) for fn in self.lr_lambdas]
         return {**super().state_dict(), "lr_lambdas": lambdas}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take the attributes from `state_dict`, see `LRScheduler.load_state_dict`."""
+        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         fns = self.lr_lambdas
         states = state_dict.get("lr_lambdas", ())
         if len(states) != len(fns):
@@ -74,35 +74,33 @@ class _PerGroupLambdaLR(LRScheduler):
 
 
 class LambdaLR(_PerGroupLambdaLR):
-    r"""Set the learning rate to the initial one times a function of the epoch.
+    r"""Multiply the initial learning rate by a function of the epoch.
 
     .. math:: \eta_t = \eta_0 \, \lambda(t)
 
-    Not chainable: it sets the learning rate whatever other schedulers have done.
+    Not chainable: it overwrites the changes of other schedulers.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        lr_lambda: Function from the epoch to a factor, or a list with one per group.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      lr_lambda: Function from the epoch to a factor, or a list with one per group.
 
     Raises:
-        TypeError: If `lr_lambda` is not callable.
-        ValueError: If it is a list whose length is not the number of groups.
+      TypeError: If `lr_lambda` is not callable.
+      ValueError: If `lr_lambda` is a list without exactly one entry per group.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.01)
-        >>> scheduler = ao.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch)
-        >>> lrs = []
-        >>> for _ in range(4):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.01 0.009 0.0081 0.00729
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
+      >>> scheduler = ao.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch)
+      >>> lrs = []
+      >>> for _ in range(4):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.01 0.009 0.0081 0.00729
 
     Differences: MindSpore calls the function with a float32 tensor; PyTorch and this
-    class with a Python number.
+    class use a Python number.
     """
 
     def get_lr(self) -> list[float]:
@@ -113,35 +111,31 @@ class LambdaLR(_PerGroupLambdaLR):
 
 
 class MultiplicativeLR(_PerGroupLambdaLR):
-    r"""Multiply the learning rate in every epoch by a function of the epoch.
+    r"""Multiply the learning rate every epoch by a function of the epoch.
 
     .. math:: \eta_t = \eta_{t-1} \, \lambda(t) = \eta_0 \prod_{i=1}^t \lambda(i)
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        lr_lambda: Function from the epoch to a factor, or a list with one per group.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      lr_lambda: Function from the epoch to a factor, or a list with one per group.
 
     Raises:
-        TypeError: If `lr_lambda` is not callable.
-        ValueError: If it is a list whose length is not the number of groups.
+      TypeError: If `lr_lambda` is not callable.
+      ValueError: If `lr_lambda` is a list without exactly one entry per group.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.01)
-        >>> scheduler = ao.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 0.95)
-        >>> lrs = []
-        >>> for _ in range(4):
-        ...     lrs += scheduler.get_last_lr()
-        ...     scheduler.step()
-        >>> print(*(f"{lr:.6g}" for lr in lrs))
-        0.01 0.0095 0.009025 0.00857375
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
+      >>> scheduler = ao.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 0.95)
+      >>> lrs = []
+      >>> for _ in range(4):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.6g}" for lr in lrs))
+      0.01 0.0095 0.009025 0.00857375
 
-    Differences: Where a `SequentialLR` starts it, or at ``step(0)``, PyTorch and this
-    class multiply the current learning rate by λ(0); MindSpore leaves it. Resuming at
-    a given `last_epoch`, MindSpore makes one step; PyTorch and this class leave the
-    learning rate there.
+    Differences: When a `SequentialLR` starts it, or at ``step(0)``, PyTorch and this
+    class multiply the current learning rate by λ(0); MindSpore does not.
     """
 
     def get_lr(self) -> list[float]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float, check_int, check_real
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
@@ -17,9 +17,9 @@ from adamax_optax.lr_scheduler._base import (
 
 
 class ReduceLROnPlateau(LRScheduler):
-    r"""Multiply the learning rate by `factor` when a metric has stopped improving.
+    r"""Multiply the learning rate by `factor` when a metric stops improving.
 
-    A metric a is better than the best one so far, b, when
+    A metric a is better than the best so far, b, if
 
     ========  =====================  =================
     `mode`    ``"rel"``              ``"abs"``
@@ -28,41 +28,40 @@ class ReduceLROnPlateau(LRScheduler):
     ``max``   a > b (1 + threshold)  a > b + threshold
     ========  =====================  =================
 
-    After more than `patience` steps in a row without a better one, the learning rate is
-    reduced, and the next `cooldown` steps do not count. NaN is never better.
+    NaN is never better. After more than `patience` steps in a row without a better
+    metric, the learning rate is reduced and the next `cooldown` steps do not count.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        mode: ``"min"`` (default) or ``"max"``: is lower better, or higher?
-        factor: Factor of a reduction, a number in [0, 1), default 0.1.
-        patience: Bad steps that are put up with, an int >= 0, default 10.
-        threshold: Least improvement that counts, a number >= 0, default 1e-4.
-        threshold_mode: ``"rel"`` (default) or ``"abs"``.
-        cooldown: Steps that do not count after a reduction, an int >= 0, default 0.
-        min_lr: Lower bound of the learning rate, a number >= 0 or a list with one per
-            group, default 0.
-        eps: Reductions by no more than this are left out, a number >= 0, default 1e-8.
+      optimizer: See `LRScheduler`.
+      mode: ``"min"`` (default) if lower is better, ``"max"`` if higher is.
+      factor: Factor of each reduction, a number in [0, 1), default 0.1.
+      patience: Steps without improvement that are tolerated, an int >= 0, default 10.
+      threshold: Smallest improvement that counts, a number >= 0, default 1e-4.
+      threshold_mode: ``"rel"`` (default) or ``"abs"``.
+      cooldown: Steps that do not count after a reduction, an int >= 0, default 0.
+      min_lr: Lower bound of the learning rate, a number >= 0 or a list with one per
+        group, default 0.
+      eps: Reductions of at most this size are skipped, a number >= 0, default 1e-8.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, or `min_lr` a list whose length is
-            not the number of groups.
+      TypeError: If an argument has the wrong type.
+      ValueError: If an argument is out of range, or `min_lr` is a list without exactly
+        one entry per group.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
-        >>> scheduler = ao.lr_scheduler.ReduceLROnPlateau(optimizer, "min", patience=0)
-        >>> lrs = []
-        >>> for metric in [1, 1.5, 1.8, 0.4, 0.5]:
-        ...     scheduler.step(metric)
-        ...     lrs += scheduler.get_last_lr()
-        >>> print(*(f"{lr:.3g}" for lr in lrs))
-        0.1 0.01 0.001 0.001 0.0001
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
+      >>> scheduler = ao.lr_scheduler.ReduceLROnPlateau(optimizer, "min", patience=0)
+      >>> lrs = []
+      >>> for metric in [1, 1.5, 1.8, 0.4, 0.5]:
+      ...     scheduler.step(metric)
+      ...     lrs += scheduler.get_last_lr()
+      >>> print(*(f"{lr:.3g}" for lr in lrs))
+      0.1 0.01 0.001 0.001 0.0001
 
-    Differences: `in_cooldown` is a method, as in MindSpore; in PyTorch it is a
-    property. MindSpore compares in float32, PyTorch and this class in float64. There is
-    no ``initial_lr``, no ``base_lrs`` and no `last_epoch` argument, as in both.
+    Differences: `in_cooldown` is a method, as in MindSpore; PyTorch has a property.
+    MindSpore compares in float32, PyTorch and this class in float64. As in both, there
+    is no ``initial_lr``, no ``base_lrs`` and no `last_epoch` argument.
     """
 
     def __init__(
@@ -84,14 +83,14 @@ class ReduceLROnPlateau(LRScheduler):
             raise ValueError(
                 f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}"
             )
-        _curves.check_real("factor", factor, 0.0, 1.0, without_high=True)
-        _curves.check_int("patience", patience, 0)
-        _curves.check_real("threshold", threshold, 0.0)
-        _curves.check_int("cooldown", cooldown, 0)
-        _curves.check_real("eps", eps, 0.0)
+        check_real("factor", factor, 0.0, 1.0, without_high=True)
+        check_int("patience", patience, 0)
+        check_real("threshold", threshold, 0.0)
+        check_int("cooldown", cooldown, 0)
+        check_real("eps", eps, 0.0)
         min_lrs = per_group("min_lr", min_lr, groups)
         for lr in min_lrs:
-            _curves.check_real("min_lr", lr, 0.0)
+            check_real("min_lr", lr, 0.0)
         self.optimizer = optimizer
         self.mode = mode
         self.factor = float(factor)
@@ -99,7 +98,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.threshold = float(threshold)
         self.threshold_mode = threshold_mode
         self.cooldown = int(cooldown)
-        self.min_lrs = [_curves.as_float("min_lr", lr) for lr in min_lrs]
+        self.min_lrs = [as_float("min_lr", lr) for lr in min_lrs]
         self.eps = float(eps)
         self.last_epoch = 0
         self.best = math.inf if mode == "min" else -math.inf
@@ -107,17 +106,19 @@ class ReduceLROnPlateau(LRScheduler):
         self.num_bad_epochs = 0
         self._last_lr = group_lrs(optimizer)
 
-    def step(  # type: ignore[override]
-        self, metrics: Any, epoch: Any = None
-    ) -> None:
-        """Take note of the metric, and reduce the learning rates if it is time to.
+    def step(self, metrics: Any, epoch: Any = None) -> None:  # type: ignore[override]
+        """Record the metric, and reduce the learning rates if it is time.
 
         Args:
-            metrics: The metric, one number.
-            epoch: Number to give this epoch, default ``None``: one more than the last.
-                It has no influence on the learning rate.
+          metrics: The metric, one number.
+          epoch: Number to give this epoch, >= 0, or ``None`` (default): one more than
+            the last. It does not affect the learning rate.
+
+        Raises:
+          TypeError: If `metrics` is not one number.
+          ValueError: If `epoch` is not a finite number >= 0.
         """
-        metric = _curves.as_float("metrics", metrics)
+        metric = as_float("metrics", metrics)
         epoch = as_epoch(epoch)
         with all_or_nothing(self, self.optimizer.param_groups):
             self._join_new_groups()
@@ -141,7 +142,7 @@ class ReduceLROnPlateau(LRScheduler):
             self._last_lr = self._set_lrs(lrs)
 
     def in_cooldown(self) -> bool:
-        """Return whether steps without a better metric do not count for now."""
+        """Return whether a cooldown is in progress, in which bad steps do not count."""
         return self.cooldown_counter > 0
 
     def _reduced(self, lr: float, least: float) -> float:
@@ -151,7 +152,7 @@ class ReduceLROnPlateau(LRScheduler):
     def _is_better(self, metric: float) -> bool:
         low = self.mode == "min"
         margin = -self.threshold if low else self.threshold
-        # Not best + best · margin: the first best is infinite, and ∞ - ∞ is NaN.
+        # Not best + best · margin: the initial best is infinite, and ∞ - ∞ is NaN.
         relative = self.threshold_mode == "rel"
         bound = self.best * (1 + margin) if relative else self.best + margin
         return metric < bound if low else metric > bound

@@ -1,10 +1,11 @@
-"""One scheduler after the other."""
+"""Schedulers that run one after another."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adamax_optax import _curves
+from adamax_optax._checks import check_int
+from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
@@ -16,48 +17,40 @@ from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
 
 
 class SequentialLR(LRScheduler):
-    r"""Step one scheduler after the other, going on to the next at each milestone.
+    r"""Step one scheduler after another, changing to the next at each milestone.
 
     .. math:: \eta_t = \eta^{(i)}_{t - m_i}, \quad m_i \le t < m_{i+1}, \; m_0 = 0
 
-    At its milestone a scheduler starts at its epoch 0, from the initial learning rate.
-    A scheduler in the sequence may be a `SequentialLR` itself, whose milestones then
-    count from its own start.
+    At its milestone a scheduler starts at its own epoch 0, from the initial learning
+    rate. An entry may be a `SequentialLR` too; its milestones count from its own start.
 
     Args:
-        optimizer: Anything with ``param_groups``, a list of dicts with an ``"lr"``.
-        schedulers: The schedulers, all made on this optimizer.
-        milestones: Epochs at which the second, third, … start: ints >= 0 that do not
-            decrease, one less than there are schedulers.
-        last_epoch: See `LRScheduler`.
+      optimizer, last_epoch: See `LRScheduler`.
+      schedulers: The schedulers, all made on this optimizer.
+      milestones: Epochs at which the second, third, … start: ints >= 0 that do not
+        decrease, one fewer than there are schedulers.
 
     Raises:
-        TypeError: If a milestone is not an int, or an entry is not an `LRScheduler`.
-        ValueError: If a scheduler has another optimizer or is a `ReduceLROnPlateau`, or
-            the milestones do not fit.
+      TypeError: If a milestone is not an int, or an entry is not an `LRScheduler`.
+      ValueError: If a scheduler has another optimizer or is a `ReduceLROnPlateau`, or
+        the milestones do not fit.
 
     Example:
-        >>> import adamax_optax as ao
-        >>> import jax.numpy as jnp
-        >>> optimizer = ao.Adamax({"w": jnp.zeros(3)}, lr=0.1)
-        >>> scheduler = ao.lr_scheduler.SequentialLR(
-        ...     optimizer,
-        ...     schedulers=[
-        ...         ao.lr_scheduler.ConstantLR(optimizer, factor=0.1, total_iters=2),
-        ...         ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
-        ...     ],
-        ...     milestones=[2],
-        ... )
-        >>> lrs = []
-        >>> for _ in range(6):
-        ...     scheduler.step()
-        ...     lrs += scheduler.get_last_lr()
-        >>> print(*(f"{lr:.4g}" for lr in lrs))
-        0.01 0.1 0.09 0.081 0.0729 0.06561
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
+      >>> warmup = ao.lr_scheduler.ConstantLR(optimizer, factor=0.1, total_iters=2)
+      >>> decay = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+      >>> scheduler = ao.lr_scheduler.SequentialLR(optimizer, [warmup, decay], [2])
+      >>> lrs = []
+      >>> for _ in range(6):
+      ...     scheduler.step()
+      ...     lrs += scheduler.get_last_lr()
+      >>> print(*(f"{lr:.4g}" for lr in lrs))
+      0.01 0.1 0.09 0.081 0.0729 0.06561
 
-    Differences: A `SequentialLR` within a `SequentialLR` runs here as if its schedulers
-    stood in the outer list. In PyTorch and MindSpore it is one epoch off when it comes
-    first, and raises when it comes later.
+    Differences: A nested `SequentialLR` acts as if its schedulers were in the outer
+    list. In PyTorch and MindSpore it is one epoch off when it comes first, and raises
+    when it comes later.
     """
 
     def __init__(
@@ -69,19 +62,22 @@ class SequentialLR(LRScheduler):
     ) -> None:
         groups = param_groups(optimizer)
         _curves.check_sequence("schedulers", schedulers, milestones)
-        _curves.check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
+        check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         for i, scheduler in enumerate(schedulers):
             if not isinstance(scheduler, LRScheduler):
-                raise TypeError(f"schedulers[{i}] must be a scheduler, got {scheduler}")
+                raise TypeError(
+                    f"schedulers[{i}] must be a scheduler from "
+                    f"adamax_optax.lr_scheduler, got {scheduler!r}"
+                )
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(
                     f"schedulers[{i}] is a ReduceLROnPlateau, whose step needs a "
-                    "metric: step it beside the SequentialLR"
+                    "metric: step it separately, after the SequentialLR"
                 )
             if scheduler.optimizer is not optimizer:
                 raise ValueError(
                     f"schedulers[{i}], a {type(scheduler).__name__}, has another "
-                    "optimizer: make it on the one that is given to SequentialLR"
+                    "optimizer: make it with the one given to SequentialLR"
                 )
         self.optimizer = optimizer
         self._schedulers = list(schedulers)
@@ -94,7 +90,7 @@ class SequentialLR(LRScheduler):
             self._initial_step()
 
     def step(self) -> None:  # type: ignore[override]
-        """Go on to the next epoch: start or step the scheduler whose turn it is."""
+        """Set the learning rates for the next epoch, with the scheduler in charge."""
         epoch = self.last_epoch + 1
         scheduler, since = self._turn(epoch)
         if since == 0:
@@ -104,12 +100,12 @@ class SequentialLR(LRScheduler):
         self._passed(epoch, scheduler)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, with the schedulers' states as ``"_schedulers"``."""
+        """Return the state, with the schedulers' states under ``"_schedulers"``."""
         states = [scheduler.state_dict() for scheduler in self._schedulers]
         return {**super().state_dict(), "_schedulers": states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take the attributes from `state_dict`, see `LRScheduler.load_state_dict`."""
+        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         schedulers = self._schedulers
         states = state_dict.get("_schedulers", ())
         if len(states) != len(schedulers):
@@ -128,7 +124,7 @@ class SequentialLR(LRScheduler):
             raise
 
     def _turn(self, epoch: int) -> tuple[LRScheduler, int]:
-        """Return the scheduler for `epoch`, and the epochs since its start."""
+        """Return the scheduler in charge at `epoch`, and the epochs since its start."""
         index = bisect_right(self._milestones, epoch)
         start = self._milestones[index - 1] if index else 0
         return self._schedulers[index], epoch - start
@@ -148,7 +144,7 @@ class SequentialLR(LRScheduler):
             scheduler._rewind()
 
     def _update_lr(self, epoch: Any = None) -> None:
-        # Only an outer SequentialLR comes here, to start this one at its epoch 0.
+        # Called only by an outer SequentialLR, to start this one at its epoch 0.
         scheduler, since = self._turn(epoch)
         scheduler._update_lr(since)
         self._passed(epoch, scheduler)

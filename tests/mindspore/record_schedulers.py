@@ -1,16 +1,16 @@
-"""Record what MindSpore's learning-rate schedulers do, for test_lr_scheduler.py.
+"""Record what MindSpore's learning-rate schedulers do, for the tests of the classes.
 
 Run it with a Python that has MindSpore (recorded with 2.10 on a CPU):
 
     python tests/mindspore/record_schedulers.py
 
 It writes tests/data/mindspore/schedulers.json: each class's arguments and defaults, and
-the cases below. Every case makes the schedulers in
-order on one optimizer with one group per learning rate, puts them into a SequentialLR
-if it has milestones, and steps each of them once per epoch: `step()`, or
-`step(argument)` with the case's arguments. Recorded are the learning rates after the
-construction and after each step. The values that the documentation itself prints stand
-in the test as a table.
+the cases below. Every case makes the schedulers in order on one optimizer with one
+group per learning rate, puts them into a SequentialLR if it has milestones, and steps
+each of them once per epoch: `step()`, or `step(argument)` with the case's arguments.
+The learning rates are recorded after the construction and after each step.
+tests/lr_scheduler/test_mindspore.py reads the file, and has the values that
+MindSpore's documentation prints as a table.
 """
 
 import inspect

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamax_optax import _curves
+from adamax_optax._checks import as_float
+from adamax_optax.lr_scheduler import _curves
 
 COUNTS = np.arange(300)
 
@@ -77,7 +78,7 @@ def test_a_cycle_rises_and_falls(up, down):
 
 def test_one_number():
     for value in (2, 2.0, np.float16(2), np.array([[2]]), jnp.array(2, jnp.bfloat16)):
-        assert _curves.as_float("x", value) == 2.0
+        assert as_float("x", value) == 2.0
     for value in ("2", None, [2.0], 2j, np.zeros(0)):
         with pytest.raises(TypeError, match="x must be one number, got"):
-            _curves.as_float("x", value)
+            as_float("x", value)

@@ -1,19 +1,17 @@
 """The learning-rate curves in closed form, each defined once.
 
-`adamax_optax.lr_scheduler` evaluates them on Python numbers with ``xp=numpy`` in
-float64, `adamax_optax.schedules` on traced counts with ``xp=jax.numpy``. ``t`` is the
-epoch: the number of `step()` calls so far.
+`adamax_optax.lr_scheduler` evaluates them on Python numbers in float64
+(``xp=numpy``), `adamax_optax.schedules` on traced counts (``xp=jax.numpy``). ``t`` is
+the epoch: the number of `step()` calls so far.
 
-Whatever decides between two values (a floor, a comparison, a remainder) is computed on
+Floors, comparisons and remainders, which choose between two values, are computed on
 integers. Compiled float division is not safe there: XLA turns ``t / 41`` into
-``t * (1 / 41)``, which for ``t = 41`` is just below 1.
+``t * (1 / 41)``, which is just below 1 for ``t = 41``.
 
-Every curve has a ``check_`` function beside it, which states the range of its arguments
-and raises before anything has been changed.
+Each curve's ``check_`` function, beside it, raises if an argument is out of range.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -21,77 +19,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from adamax_optax._checks import check_callable, check_int, check_real
+
 Scale = Callable[[Any], Any]
-
-_NUMBERS = (numbers.Real, np.generic, np.ndarray, jax.Array)
-
-
-# --- Arguments ------------------------------------------------------------------------
-
-
-def check_int(
-    name: str, value: Any, low: int, wrong_type: type[Exception] = TypeError
-) -> None:
-    """Raise unless `value` is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise wrong_type(
-            f"{name} must be an int, got {value!r} of type {type(value).__name__}"
-        )
-    if value < low:
-        raise ValueError(f"{name} must be an int >= {low}, got {value!r}")
-
-
-def check_real(
-    name: str,
-    value: Any,
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    without_low: bool = False,
-    without_high: bool = False,
-    wrong_type: type[Exception] = TypeError,
-) -> None:
-    """Raise unless `value` is a finite number (or array of them) within the bounds.
-
-    Tracers have no value to look at and pass.
-    """
-    if isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
-        raise wrong_type(
-            f"{name} must be a number, got {value!r} of type {type(value).__name__}"
-        )
-    x = np.asarray(value, dtype=np.float64)
-    above = x > low if without_low else x >= low
-    below = x < high if without_high else x <= high
-    if not np.all(above & below & np.isfinite(x)):
-        opening = "(" if without_low or low == -math.inf else "["
-        closing = ")" if without_high or high == math.inf else "]"
-        raise ValueError(
-            f"{name} must be a number in {opening}{low:g}, {high:g}{closing}, "
-            f"got {value!r}"
-        )
-
-
-def as_float(name: str, value: Any) -> float:
-    """Return the one number that `value` holds, as a Python float."""
-    if isinstance(value, _NUMBERS):
-        x = np.asarray(value, dtype=np.float64)
-        if x.size == 1:
-            return float(x.item())
-    raise TypeError(f"{name} must be one number, got {value!r}")
 
 
 # --- γ to the power of a number of decays ---------------------------------------------
 
 
 def geometric(gamma: Any, k: Any, *, xp: ModuleType = np) -> Any:
-    """Return γ^k, in float32 as exact as in float64."""
+    """Return γ^k, as accurate in float32 as in float64."""
     k = xp.asarray(k, dtype=float)
     if isinstance(gamma, (jax.Array, np.ndarray)):
         return gamma**k
-    # float32 holds g = γ (1 - δ), and (1 - δ)^k is wrong by k δ: for γ = 0.9999 and
-    # k = 100 000 that is 0.2 %. So γ^k = g^k · exp(k log(γ / g)). In float64 γ / g = 1.
+    # float32 rounds γ to g = γ (1 - δ), so g^k is off by k δ: 0.2 % for γ = 0.9999 and
+    # k = 100 000. Hence γ^k = g^k · exp(k log(γ / g)). In float64 γ / g = 1.
     g = float(np.asarray(gamma, dtype=k.dtype))
     if g == 0:
         return g**k
@@ -127,7 +69,7 @@ def check_milestones(milestones: Any) -> None:
         check_int(f"milestones[{i}]", milestone, 0)
 
 
-# --- A factor until, or on the way to, total_iters ------------------------------------
+# --- Factors until total_iters --------------------------------------------------------
 
 
 def constant_factor(
@@ -143,10 +85,10 @@ def check_constant(factor: Any, total_iters: Any) -> None:
 
 
 def _share_left(t: Any, total_iters: int, *, xp: ModuleType) -> Any:
-    """1 - min(t, total_iters) / total_iters, and 0 for total_iters = 0.
+    """Return 1 - min(t, total_iters) / total_iters, and 0 for total_iters = 0.
 
-    The difference is taken before the division: exactly 0 at the end, so that a root of
-    it is not the root of a rounding error (or of a negative one: NaN).
+    Subtracting before dividing gives exactly 0 at the end. A rounding error there would
+    be large in a root of it, and NaN if negative.
     """
     return (total_iters - xp.minimum(t, total_iters)) / xp.maximum(total_iters, 1)
 
@@ -189,7 +131,7 @@ def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
     """c(t) = ½ (1 + cos(π t / T)), written as sin²(π (T - t) / 2T).
 
     The sine has no cancellation near t = T and is exactly 0 there; the remainder keeps
-    its argument small however large t grows.
+    its argument small for any t.
     """
     return xp.sin((period - t % (2 * period)) / (2 * period) * xp.pi) ** 2
 
@@ -210,8 +152,8 @@ def warm_restart(
     """Return (T_cur, T_i): the epochs since the last restart, and until the next.
 
     Cycle n lasts T_0 T_mult^n epochs and starts at epoch T_0 (T_mult^n - 1) /
-    (T_mult - 1). The starts are counted: the logarithm that solves for n is off by
-    one at some of them (in float64 log(243) / log(3) is below 5).
+    (T_mult - 1). Solving for n with a logarithm is off by one at some starts (in
+    float64 log(243) / log(3) is below 5), so they are compared one by one.
     """
     if T_mult == 1:
         return t % T_0, T_0
@@ -225,7 +167,7 @@ def warm_restart(
 
 
 def check_warm_restarts(T_0: Any, T_mult: Any, eta_min: Any) -> None:
-    # MindSpore documents ValueError here for the wrong type as well.
+    # MindSpore documents ValueError here for a wrong type too.
     check_int("T_0", T_0, 1, wrong_type=ValueError)
     check_int("T_mult", T_mult, 1, wrong_type=ValueError)
     check_real("eta_min", eta_min, 0.0, wrong_type=ValueError)
@@ -237,7 +179,7 @@ MODES = ("triangular", "triangular2", "exp_range")
 
 
 def cycle_sizes(step_size_up: Any, step_size_down: Any) -> tuple[float, float]:
-    """Return the length of a cycle and the share of it that rises."""
+    """Return the length of a cycle and the fraction of it that rises."""
     up = float(step_size_up)
     total_size = up + (up if step_size_down is None else float(step_size_down))
     return total_size, up / total_size
@@ -251,7 +193,7 @@ def cycle_scale(
     *,
     xp: ModuleType = np,
 ) -> tuple[Scale, str]:
-    """Return s and what it is a function of: the 'cycle' or the 'iterations'."""
+    """Return s and the name of its argument: 'cycle' or 'iterations'."""
     if scale_fn is not None:
         return scale_fn, scale_mode
     if mode == "triangular":
@@ -271,9 +213,9 @@ def cyclic(
     *,
     xp: ModuleType = np,
 ) -> Any:
-    """η = base_lr + (max_lr - base_lr) h(x) s, with x in [0, 1) the place in the cycle.
+    """η = base_lr + (max_lr - base_lr) h(x) s, with x in [0, 1) the phase of the cycle.
 
-    h rises from 0 to 1 until x = step_ratio and falls to 0 from there.
+    h rises from 0 to 1 until x = step_ratio, then falls to 0.
     """
     scale_fn, scale_mode = scale
     if float(total_size).is_integer():
@@ -314,12 +256,7 @@ def check_cyclic(
         )
 
 
-# --- Callables and sequences ----------------------------------------------------------
-
-
-def check_callable(name: str, value: Any) -> None:
-    if not callable(value):
-        raise TypeError(f"{name} must be a function of the epoch, got {value!r}")
+# --- Sequences ----------------------------------------------------------------------
 
 
 def check_sequence(name: str, parts: Sequence[Any], milestones: Any) -> None:

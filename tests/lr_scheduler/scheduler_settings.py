@@ -1,8 +1,15 @@
-"""Random settings of the schedulers, for hypothesis, and a stand-in optimizer."""
+"""Random settings of the schedulers, for hypothesis, and helpers of the tests here."""
 
+import inspect
 from typing import Any
 
+import hypothesis
 import hypothesis.strategies as st
+
+from adamax_optax import lr_scheduler
+
+STEPS = 100
+examples = hypothesis.settings(max_examples=12)
 
 
 class Groups:
@@ -103,3 +110,36 @@ SCHEDULES = {
     "LambdaLR": "lambda_lr",
     "MultiplicativeLR": "multiplicative_lr",
 }
+
+NAMES = sorted(SETTINGS)
+LRS = st.lists(between(1e-4, 1), min_size=1, max_size=3)
+
+
+class Rate:
+    """A callable object: its attributes belong to the state."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, t):
+        return self.rate**t
+
+
+def make(name, optimizer, settings):
+    return getattr(lr_scheduler, name)(optimizer, **settings)
+
+
+def run(scheduler, steps):
+    values = [scheduler.get_last_lr()[0]]
+    for _ in range(steps):
+        scheduler.step()
+        values.append(scheduler.get_last_lr()[0])
+    return values
+
+
+def arguments(function):
+    return [
+        (parameter.name, parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self"
+    ]
