@@ -60,21 +60,22 @@ class HalfCodes:
         self,
         g: jax.Array,
         codes: Codes,
-        scales: tuple[jax.Array, jax.Array, jax.Array],
+        inverse: jax.Array,
+        quarterings: jax.Array,
         bounds: Any,
         b1: Any,
+        b2: Any,
         eps: Any,
         random: jax.Array,
     ) -> Codes:
         """Return the codes after one gradient; see `Codec`."""
         mean, norm = codes
-        _, scale, quarterings = scales
         top = self.high / 2
         g = jnp.clip(g, -top, top)  # NaN passes, and shows in m
         m = b1 * self._decode(mean) + (1 - b1) * g  # m ← β1 m + (1 - β1) g
         half = power_of_two(-quarterings)
         kept = norm.astype(jnp.float32) * (half if self.root else half * half)
-        new = (jnp.abs(g) + eps) * (1 / scale)  # v ← max(v, (|g| + ε) / s)
+        new = (jnp.abs(g) + eps) * inverse  # v ← max(v, (|g| + ε) / s)
         return self._mean_code(m, random), self._larger_norm(kept, new)
 
     def ratio(self, codes: Codes, scale: jax.Array, bound: Any) -> jax.Array:

@@ -64,15 +64,19 @@ class Codec(Protocol):
     @property
     def initial(self) -> tuple[float, ...]: ...
 
-    def step(self, g, codes, scales, bounds, b1, eps, random) -> tuple[jax.Array, ...]:
+    def step(
+        self, g, codes, inverse, quarterings, bounds, b1, b2, eps, random
+    ) -> tuple[jax.Array, ...]:
         """Return the codes after one gradient.
 
         Args:
           g: The gradient, float32.
           codes: The codes before the step.
-          scales: The scale before and after the step, and the q of `decay_scale`.
+          inverse: 1 / s after the step.
+          quarterings: The q of `decay_scale`.
           bounds: The bound before and after the step; `None` if not `bounded`.
           b1: β1.
+          b2: β2, more than 0.
           eps: ε.
           random: Noise, uint32, of the gradient's shape.
         """
@@ -117,7 +121,7 @@ def reduced_infinity_norm(
 
     Between decoding and encoding all arithmetic is float32. m / u has derivative 0.
     """
-    hyper = {"b1": b1, "eps": eps, "eps_outside": eps_outside}
+    hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_outside": eps_outside}
     traced = {k: v for k, v in hyper.items() if not isinstance(v, int | float)}
     fixed = tuple((k, v) for k, v in hyper.items() if k not in traced)
 
@@ -146,6 +150,7 @@ def reduced_infinity_norm(
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
         scale, quarterings = decay_scale(state.scale, b2)  # s ← β2 s
+        scales = scale, 1 / scale, quarterings
         bound = state.bound
         if bound is not None:
             bound = next_bound(bound, scalar(b1, jnp.float32), _positive(b2))
@@ -157,10 +162,10 @@ def reduced_infinity_norm(
             if g is None:  # one leaf, a subtree or nothing: `below` says how many
                 outputs.append(None)
                 continue
-            scales = state.scale[leaf], scale[leaf], quarterings[leaf]
+            own = [x[leaf] for x in scales]
             bounds = None if bound is None else (state.bound[leaf], bound[leaf])
             ratio, codes[i] = _step_leaf(
-                g, codes[i], scales, bounds, leaf_key(key, leaf), traced, codec, fixed
+                g, codes[i], own, bounds, leaf_key(key, leaf), traced, codec, fixed
             )
             outputs.append(ratio)
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
@@ -184,11 +189,13 @@ def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     """
     cast = {name: jnp.asarray(value, jnp.float32) for name, value in traced.items()}
     hyper = {**dict(fixed), **cast}
-    b1, eps_outside = hyper["b1"], hyper["eps_outside"]
+    b1, b2, eps = hyper["b1"], _positive(hyper["b2"]), hyper["eps"]
+    eps_outside = hyper["eps_outside"]
+    scale, inverse, quarterings = scales
     random = noise(codes[0], key)
     wide = jnp.asarray(g, jnp.float32)
-    codes = codec.step(wide, codes, scales, bounds, b1, hyper["eps"], random)
-    now = codes, scales[1], None if bounds is None else bounds[1]
+    codes = codec.step(wide, codes, inverse, quarterings, bounds, b1, b2, eps, random)
+    now = codes, scale, None if bounds is None else bounds[1]
     if "eps_outside" not in traced and eps_outside == 0:
         ratio = codec.ratio(*now)
     else:

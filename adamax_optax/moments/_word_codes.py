@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adamax_optax._rounding import BIAS, MANTISSA, from_bits, to_bits
+from adamax_optax._rounding import BIAS, MANTISSA, from_bits, power_of_two, to_bits
 
 Codes = tuple[jax.Array]
 
@@ -34,6 +34,7 @@ _GRADIENT_MAX = 2.0**34  # with s ≥ 1/2, v ≤ 2^35 is in range
 _RATIO_ONE = BIAS << MANTISSA  # bits of 1.0
 _RATIO_DROP = MANTISSA - 4
 _RATIO_MAX = 248.0  # 2^8 (1 - 2^-5), the last code
+_UNIT = 1 / (_RATIO_MAX - 1)  # of the bound: |r| / (_UNIT B) = x - 1
 
 # The largest factor by which v rounds down: from just under 1 + (1 - 0.53)/4 to 1.
 _ROUNDED_DOWN = 1 + (1 - _NORM_HALF) / 4
@@ -52,15 +53,16 @@ class WordCodes:
         self,
         g: jax.Array,
         codes: Codes,
-        scales: tuple[jax.Array, jax.Array, jax.Array],
+        inverse: jax.Array,
+        quarterings: jax.Array,
         bounds: tuple[jax.Array, jax.Array],
         b1: ArrayLike,
+        b2: ArrayLike,
         eps: ArrayLike,
         random: jax.Array,
     ) -> Codes:
         """Return the code after one gradient; see `Codec`."""
         (word,) = codes
-        old_scale, scale, quarterings = scales
         old_bound, bound = bounds
         # The code of v saturates, so g must too, or r would jump to its bound. NaN
         # passes.
@@ -68,10 +70,10 @@ class WordCodes:
         # v ← max(v, (|g| + ε) / s)
         kept = word.astype(jnp.int32) & 0xFF
         kept = jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)
-        norm = jnp.maximum(kept, _norm_code((jnp.abs(g) + eps) * (1 / scale)))
-        # m ← β1 m + (1 - β1) g with m = r u, in units of the new s
-        m = _ratio(word, old_bound) * _norm(word) * (b1 * old_scale / scale)
-        m = m + g * ((1 - b1) / scale)
+        norm = jnp.maximum(kept, _norm_code((jnp.abs(g) + eps) * inverse))
+        # m ← β1 m + (1 - β1) g with m = r u, in units of the new s, 4^q β2 times the old
+        m = _ratio(word, old_bound) * _norm(word)
+        m = m * (b1 / b2 * power_of_two(-2 * quarterings)) + g * ((1 - b1) * inverse)
         return (_join(_ratio_code(m, _norm(norm), bound, random), norm),)
 
     def ratio(self, codes: Codes, scale: jax.Array, bound: jax.Array) -> jax.Array:
@@ -145,14 +147,15 @@ def _norm_code(v):
 def _ratio(word, bound):
     word = word.astype(jnp.int32)
     x = from_bits((((word >> 8) & 0x7F) << _RATIO_DROP) + _RATIO_ONE)
-    magnitude = (x - 1.0) * (bound / (_RATIO_MAX - 1))
+    magnitude = (x - 1.0) * (bound * _UNIT)
     ratio = from_bits(to_bits(magnitude) | ((word & 0x8000) << 16))
     return jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, ratio)
 
 
 def _ratio_code(m, v, bound, random):
-    # Use the quotient once: XLA on CPU would write one that is used twice to memory.
-    x = jnp.minimum(jnp.abs(m) / v * ((_RATIO_MAX - 1) / bound) + 1.0, _RATIO_MAX)
+    # The only division, used once: XLA on CPU would write one that is used twice to
+    # memory, and give a division of scalars a kernel of its own.
+    x = jnp.minimum(jnp.abs(m) / (v * (bound * _UNIT)) + 1.0, _RATIO_MAX)
     dropped = (random >> (32 - _RATIO_DROP)).astype(jnp.int32)
     code = ((to_bits(x) + dropped) >> _RATIO_DROP) - (_RATIO_ONE >> _RATIO_DROP)
     return (code & 0x7F) | ((to_bits(m) >> 24) & 0x80)
