@@ -71,7 +71,7 @@ class WordCodes:
         kept = word.astype(jnp.int32) & 0xFF
         kept = jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)
         norm = jnp.maximum(kept, _norm_code((jnp.abs(g) + eps) * inverse))
-        # m ← β1 m + (1 - β1) g with m = r u, in units of the new s, 4^q β2 times the old
+        # m ← β1 m + (1 - β1) g with m = r u, in units of the new s = 4^q β2 old s
         m = _ratio(word, old_bound) * _norm(word)
         m = m * (b1 / b2 * power_of_two(-2 * quarterings)) + g * ((1 - b1) * inverse)
         return (_join(_ratio_code(m, _norm(norm), bound, random), norm),)
