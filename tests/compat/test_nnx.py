@@ -255,6 +255,7 @@ class LeNet5(nnx.Module):
         return self.fc3(nnx.relu(self.fc2(nnx.relu(self.fc1(x)))))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient_promotion")
 def test_mindspore_page_on_real_digits():
     pixels, labels = load_digits(return_X_y=True)
