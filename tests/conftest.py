@@ -1,5 +1,7 @@
 """Settings for all tests: strict promotion, eight devices, repeatable hypothesis."""
 
+import time
+
 import hypothesis
 import jax
 import pytest
@@ -13,6 +15,26 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config):
+    """Share compiled programs between workers, and with the next run.
+
+    They lie in pytest's own cache: `--cache-clear` forgets them, and `-p
+    no:cacheprovider` does without them.
+    """
+    if not hasattr(config, "cache"):
+        return
+    folder = config.cache.mkdir("jax")
+    if not hasattr(config, "workerinput"):
+        for program in folder.iterdir():
+            if program.stat().st_mtime < time.time() - 7 * 24 * 3600:
+                program.unlink()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # What another worker is writing cannot be read yet, and is compiled here instead.
+    message = "ignore:Error (reading|writing) persistent compilation cache entry"
+    config.addinivalue_line("filterwarnings", message)
 
 
 @pytest.fixture

@@ -7,6 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+
+# The forms of the state, for what takes a program of its own in each. `make test` tries
+# the two ends, `make test-all` those between them too.
+FORMS = [
+    None,
+    pytest.param("bfloat16", marks=pytest.mark.slow),
+    pytest.param("float16", marks=pytest.mark.slow),
+    "uint16",
+]
 
 
 @functools.lru_cache(maxsize=64)

@@ -261,7 +261,10 @@ class Callable(NamedTuple):
         ({"a": 1, "b": True}, "Each leaf of mask must be True or False, got 1"),
         ("a", "Each leaf of mask must be True or False, got 'a'"),
         (lambda params: {"a": None, "b": 0.0}, "Each leaf of mask must be .* got 0.0"),
-        ({"a": True}, "mask must have the structure of the parameters or be a prefix of it"),
+        (
+            {"a": True},
+            "mask must have the structure of the parameters or be a prefix of it",
+        ),
         ([True, False], "mask must have the structure of the parameters"),
         (lambda params: {"a": True, "c": True}, "mask must have the structure"),
         ({"a": {"b": True}, "b": True}, "mask must have the structure"),

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 
 import adamax_optax as ao
-from tests.running import random_gradients, trajectory
+from tests.running import FORMS, random_gradients, trajectory
 
 PARAMS = {
     "embedding": np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2),
@@ -87,7 +87,7 @@ def test_against_the_groups_of_pytorch():
 
 
 @pytest.mark.usefixtures("lenient_promotion")
-@pytest.mark.parametrize("state_dtype", [None, "bfloat16", "float16", "uint16"])
+@pytest.mark.parametrize("state_dtype", FORMS)
 @pytest.mark.parametrize("optimizer", [ao.adamax, ao.adamaxw])
 def test_is_the_partition_that_one_would_build_by_hand(optimizer, state_dtype):
     tx = ao.param_groups(

@@ -9,12 +9,14 @@ import pytest
 
 from adamax_optax._rounding import (
     from_bits,
+    leaf_key,
+    next_key,
+    noise,
     power_of_two,
     round_at_random,
     round_to_nearest,
     to_bits,
 )
-from adamax_optax._rounding import leaf_key, next_key, noise
 
 # --- Rounding -------------------------------------------------------------------------
 

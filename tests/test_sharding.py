@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import adamax_optax as ao
 from adamax_optax._sharding import filled_like, replicated_beside
+from tests.running import FORMS
 
 # --- New state: with the sharding of its parameter, and nothing else of it ------------
 
@@ -157,7 +158,7 @@ def bytes_per_device(tree):
 
 
 @lenient_shardy
-@pytest.mark.parametrize("form", [None, "bfloat16", "float16", "uint16"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mode", [AxisType.Auto, AxisType.Explicit])
 def test_zero_divides_the_state_and_keeps_the_numbers(mode, form):
     # A kernel, a second one that is divided in another dimension, and what cannot be.

@@ -239,6 +239,7 @@ def test_stands_in_nnx_optimizer():
     assert_equal(arrays(net), arrays(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient_promotion")
 def test_mindspore_page_on_real_digits():
     pixels, labels = load_digits(return_X_y=True)

@@ -94,6 +94,7 @@ with open(sys.argv[2], "wb") as file:
 """
 
 
+@pytest.mark.slow
 def test_goes_on_bit_for_bit_in_a_new_process(tmp_path):
     straight, scheduler = make()
     run(straight, scheduler, 0, 12)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import adamax_optax as ao
-from adamax_optax.compat import _step
+from tests.compat import inside
 
 STATE_DTYPES = [jnp.bfloat16, jnp.float16, jnp.uint16]
 BYTES = {jnp.bfloat16: 4, jnp.float16: 4, jnp.uint16: 2}
@@ -38,12 +38,7 @@ def with_state(state_dtype, **hyper):
 
 def state_bytes(optimizer):
     """Bytes of state that the optimizer holds for each parameter, scalars aside."""
-    arrays = [
-        x
-        for x in jax.tree.leaves([b.norm for b in optimizer._buckets])
-        if np.ndim(x) > 0
-    ]
-    return sum(x.nbytes for x in arrays) / 630
+    return sum(x.nbytes for x in inside.arrays(optimizer)) / 630
 
 
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
@@ -270,8 +265,8 @@ def test_complex_parameters_component_wise(state_dtype):
 def test_compiles_once():
     optimizer = with_state(jnp.uint16)
     train(optimizer, 0, 1)
-    compiled = _step._keeping._cache_size()
+    compiled = inside.compiled_steps()
     train(optimizer, 1, 5)
     optimizer.param_groups[0]["lr"] = 0.5
     train(optimizer, 6, 2)
-    assert _step._keeping._cache_size() == compiled
+    assert inside.compiled_steps() == compiled

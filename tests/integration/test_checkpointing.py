@@ -3,9 +3,9 @@
 import contextlib
 import importlib
 import io
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,24 +18,59 @@ import pytest
 
 import adamax_optax as ao
 
-ROOT = Path(__file__).parents[2]
+EXAMPLES = Path(__file__).parents[2] / "examples"
 # When a life is ended, in turn. The uint16 state rounds at random at each step, so that
 # nothing but the right bits goes on as the undisturbed run does.
 MOMENTS = ["start", *["writing", "anywhere", "start", "anywhere", "writing"] * 4]
 FOREVER = 10**6
 
 
-def start(directory, *, steps, save_every):
-    """Start the example in a process of its own."""
+@pytest.fixture(scope="module")
+def example():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield importlib.import_module("checkpointing")
+
+
+@pytest.fixture(scope="module")
+def processes(example, tmp_path_factory):
+    """Return where processes come from that have imported everything, and no more.
+
+    They share compiled programs too: what is killed is starting, stepping and saving.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([example.__name__, __name__])
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("compiled"))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield context
+
+
+def be_the_example(pipe, words):
+    """Be the example with these options, its output going into a pipe."""
+    os.dup2(pipe.fileno(), 1)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    importlib.import_module("checkpointing").main(words)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def start(processes, directory, *, steps, save_every):
+    """Start the example in a process of its own; yield that and its output."""
     options = {"steps": steps, "save-every": save_every, "directory": directory}
-    words = [f"--{name}={value}" for name, value in options.items()]
-    return subprocess.Popen(
-        [sys.executable, "examples/checkpointing.py", "--state-dtype=uint16", *words],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    words = ["--state-dtype=uint16", *(f"--{k}={v}" for k, v in options.items())]
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=be_the_example, args=(sender, words))
+    process.start()
+    sender.close()
+    try:
+        with open(receiver.fileno(), closefd=False) as output:
+            yield process, output
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
 
 
 def newest(directory):
@@ -59,27 +94,27 @@ class Life(NamedTuple):
     startup: float  # seconds until it was killed or had printed its first line
 
 
-def live(directory, moment, rng, startup):
+def live(processes, directory, moment, rng, startup):
     """Start the run, kill it at a moment and return what it did."""
     begin = time.perf_counter()
-    with start(directory, steps=FOREVER, save_every=1) as process:
+    with start(processes, directory, steps=FOREVER, save_every=1) as (process, output):
         lines = []
         if moment == "start":
             time.sleep(rng.uniform(0, startup))
         else:
-            lines.append(process.stdout.readline())
+            lines.append(output.readline())
             startup = time.perf_counter() - begin
             for _ in range(rng.integers(2, 5)):
                 begin = time.perf_counter()
-                lines.append(process.stdout.readline())
+                lines.append(output.readline())
             if moment == "writing":
-                while process.poll() is None and not half_written(directory):
+                while process.is_alive() and not half_written(directory):
                     time.sleep(0.0005)
             # Within one step as this machine has just taken it, its saving included.
             time.sleep(rng.uniform(0, time.perf_counter() - begin))
         process.kill()
-        lines += process.stdout.readlines()
-    assert process.returncode == -signal.SIGKILL
+        lines += output.readlines()
+    assert process.exitcode == -signal.SIGKILL
     return Life(*read(lines), bool(half_written(directory)), startup)
 
 
@@ -90,13 +125,6 @@ def read(lines):
     resumed = 0 if lines[0] == "from the start\n" else int(lines[0].split()[-1])
     steps = [int(line.split()[1]) for line in lines if line.startswith("step")]
     return resumed, steps[-1] if steps else None
-
-
-@pytest.fixture(scope="module")
-def example():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        yield importlib.import_module("checkpointing")
 
 
 def assert_same_bits(got, expected):
@@ -115,14 +143,17 @@ def last_state(example, directory, state_dtype):
         return manager.restore(step, args=ocp.args.StandardRestore(target))
 
 
-def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(example, tmp_path):
+@pytest.mark.slow
+def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(
+    example, processes, tmp_path
+):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     killed.mkdir()
     rng = np.random.default_rng(0)  # what it hits differs from machine to machine
     lives, startup = [], 1.0
     for moment in MOMENTS:
         before = newest(killed)
-        lives.append(live(killed, moment, rng, startup))
+        lives.append(live(processes, killed, moment, rng, startup))
         *_, (resumed, last, _, startup) = lives
         assert resumed in (None, before)
         # What was printed last may not be written yet; the one before it is.
@@ -132,10 +163,10 @@ def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(example, tmp_path):
 
     steps = newest(killed) + 5
     with (
-        start(killed, steps=steps, save_every=1) as ours,
-        start(undisturbed, steps=steps, save_every=steps) as theirs,
+        start(processes, killed, steps=steps, save_every=1) as (_, ours),
+        start(processes, undisturbed, steps=steps, save_every=steps) as (_, theirs),
     ):
-        outputs = [process.communicate()[0].splitlines() for process in (ours, theirs)]
+        outputs = [output.read().splitlines() for output in (ours, theirs)]
     assert outputs[0][0] == f"going on from step {steps - 5}"
     assert outputs[1][0] == "from the start"
     assert outputs[0][-2:] == outputs[1][-2:]  # the last loss and the accuracy

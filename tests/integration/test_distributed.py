@@ -24,6 +24,7 @@ def distributed():
         yield importlib.import_module("distributed")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient_promotion", "shardy")
 def test_two_processes_are_one_bit_for_bit(distributed, tmp_path):
     command = [sys.executable, "-m", "tests.integration.many_processes"]
@@ -40,6 +41,7 @@ def test_two_processes_are_one_bit_for_bit(distributed, tmp_path):
             assert found[name].tobytes() == leaf.tobytes(), name
 
 
+@pytest.mark.slow
 def test_the_example_divides_the_state_and_finds_no_difference(distributed):
     options = "--processes 2 --epochs 2 --batch-size 512 --state-dtype uint16 --zero"
     done = subprocess.run(
@@ -62,6 +64,7 @@ def test_the_example_divides_the_state_and_finds_no_difference(distributed):
     assert float(difference) < 1e-8
 
 
+@pytest.mark.slow
 def test_interrupted_it_stops_all_its_processes(distributed):
     # Shells without job control start what is in the background deaf to Ctrl-C.
     listen = "signal.signal(signal.SIGINT, signal.SIG_DFL)"

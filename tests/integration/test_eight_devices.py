@@ -110,7 +110,14 @@ def check_same_places(found, places):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param("data parallel", marks=pytest.mark.slow),
+        "fully sharded",
+        pytest.param("tensor parallel", marks=pytest.mark.slow),
+    ],
+)
 def test_no_communication_and_the_same_numbers(layout, mode, form):
     places = shardings(layout, mode)
     tx, step = optimizer(form)
@@ -134,7 +141,11 @@ def test_no_communication_and_the_same_numbers(layout, mode, form):
 
 
 @pytest.mark.parametrize(
-    ("mode", "donate"), [(AxisType.Auto, False), (AxisType.Explicit, True)]
+    ("mode", "donate"),
+    [
+        pytest.param(AxisType.Auto, False, marks=pytest.mark.slow),
+        (AxisType.Explicit, True),
+    ],
 )
 def test_class_with_a_group_of_each_form(mode, donate):
     names = ["bias", "up"]  # few, since the class compiles a program for each

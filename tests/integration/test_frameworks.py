@@ -10,8 +10,9 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import adamax_optax as ao
+from tests.running import FORMS
 
-pytestmark = pytest.mark.parametrize("form", [None, "bfloat16", "float16", "uint16"])
+pytestmark = pytest.mark.parametrize("form", FORMS)
 
 RNG = np.random.default_rng(0)
 BATCHES = jnp.asarray(RNG.normal(size=(12, 8, 3)), jnp.float32)

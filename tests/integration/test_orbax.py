@@ -18,9 +18,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
+from tests.running import FORMS
 
 ROOT = Path(__file__).parents[2]
-FORMS = [None, "bfloat16", "float16", "uint16"]
 SAVED_AT = 10
 REST = range(SAVED_AT, SAVED_AT + 20)
 SAVED_ON = "rows over 4 devices"
@@ -281,6 +281,7 @@ with open(result, "wb") as file:
 """
 
 
+@pytest.mark.slow
 def test_in_a_process_that_has_one_device(saved, tmp_path):
     runs = [saved(save, "uint16") for save in (save_functional, save_class)]
     arguments = [*(str(each.directory) for each in runs), str(tmp_path / "result")]

@@ -8,10 +8,10 @@ import optax
 import pytest
 
 import adamax_optax as ao
-from adamax_optax.compat import _buckets, _step
+from tests.compat import inside
 
 SIZE = 1 << 18
-LEAVES = 4 * _buckets.ALIKE
+LEAVES = 4 * inside.ALIKE
 
 # The bytes that are counted are those of jax 0.10's compiler.
 recent = pytest.mark.skipif(
@@ -35,16 +35,8 @@ def compiled_step(tx, params):
 
 def compiled_class(monkeypatch, params, donate=False, **options):
     """Take a step of the class and return its program and the arguments."""
-    seen = []
-    name = "_overwriting" if donate else "_keeping"
-    original = getattr(_step, name)
-
-    def spy(*args):
-        seen.append((original.lower(*args).compile(), args))
-        return original(*args)
-
     with monkeypatch.context() as patch:
-        patch.setattr(_step, name, spy)
+        seen = inside.record_programs(patch, donate)
         optimizer = ao.Adamax([{"params": params, **options}], donate=donate)
         optimizer([jax.tree.map(jnp.ones_like, params)])
     return seen[-1]
@@ -97,7 +89,7 @@ def test_the_class_passes_few_arrays(monkeypatch, state_dtype):
     params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
     compiled, args = compiled_class(monkeypatch, params, state_dtype=state_dtype)
     # Parameters, gradients; the moments in shared arrays; counts, hyperparameters.
-    shared = LEAVES // _buckets.ALIKE
+    shared = LEAVES // inside.ALIKE
     moments = 2 * shared if state_dtype is None else shared + 2
     assert len(jax.tree.leaves(args[:5])) == 2 * LEAVES + moments + 2
     # The moments are overwritten; the parameters, which the caller may hold, are not.
@@ -151,13 +143,13 @@ def test_the_class_that_may_donate_needs_no_scratch_memory(monkeypatch, state_dt
 @pytest.mark.parametrize("donate", [False, True])
 def test_a_step_of_the_class_does_not_wait_for_the_device(donate):
     @jax.jit
-    def slow(x):
-        return jax.lax.fori_loop(0, 2000, lambda _, x: jnp.cos(x @ x), x)
+    def slow(x, times):
+        return jax.lax.fori_loop(0, times, lambda _, x: jnp.cos(x @ x), x)
 
     def waits(step):
-        gradients = {"w": slow(jnp.ones((256, 256))), "b": jnp.ones(3)}
+        gradients = {"w": slow(jnp.ones((256, 256)), 1), "b": jnp.ones(3)}
         jax.block_until_ready(step(gradients))  # compiles
-        gradients["w"] = slow(jnp.ones((256, 256)))
+        gradients["w"] = slow(jnp.ones((256, 256)), 2000)
         new = step(gradients)
         ready = gradients["w"].is_ready() or new["w"].is_ready()
         jax.block_until_ready(new)

@@ -16,11 +16,11 @@ import optax.contrib
 import pytest
 
 import adamax_optax as ao
-from tests.running import random_gradients, trajectory
+from tests.running import FORMS, random_gradients, trajectory
 
 pytestmark = [
     pytest.mark.usefixtures("lenient_promotion"),  # on which Optax's wrappers rely
-    pytest.mark.parametrize("form", [None, "bfloat16", "float16", "uint16"]),
+    pytest.mark.parametrize("form", FORMS),
 ]
 
 STEPS = 12
@@ -118,7 +118,9 @@ SWEEP = {
 }
 
 
-@pytest.mark.parametrize("optimizer", [ao.adamax, ao.adamaxw])
+@pytest.mark.parametrize(
+    "optimizer", [ao.adamax, pytest.param(ao.adamaxw, marks=pytest.mark.slow)]
+)
 def test_vmap_over_all_hyperparameters(optimizer, form):
     def run(hyper):
         return trajectory_fn(optimizer(**hyper, state_dtype=form))

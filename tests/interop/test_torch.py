@@ -684,6 +684,7 @@ def test_a_net_goes_on_in_linen_and_back(trained):
     assert_nets_agree(params, leaves_of(net))
 
 
+@pytest.mark.slow
 def test_a_net_goes_on_in_nnx(trained):
     net, torch_optimizer, images, targets = copy.deepcopy(trained)
     data = jnp.asarray(images.transpose(0, 2, 3, 1))

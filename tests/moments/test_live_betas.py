@@ -213,4 +213,6 @@ class TestBound:
 
     @pytest.mark.parametrize("state_dtype", [jnp.bfloat16, jnp.float16])
     def test_two_arrays_need_none(self, state_dtype):
-        assert ao.scale_by_infinity_norm(state_dtype=state_dtype).init(1.0).bound is None
+        assert (
+            ao.scale_by_infinity_norm(state_dtype=state_dtype).init(1.0).bound is None
+        )

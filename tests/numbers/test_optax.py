@@ -31,7 +31,9 @@ PAIRS = [
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("hyper", HYPER)
 @pytest.mark.parametrize(("ours", "theirs", "decay"), PAIRS)
 def test_same_numbers_within_a_few_ulps(ours, theirs, decay, hyper, dtype):

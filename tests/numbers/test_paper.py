@@ -25,6 +25,7 @@ SETTINGS = {
     "maximize": dict(lr=0.01, maximize=True),
     "decay and maximize": dict(lr=0.01, weight_decay=0.1, maximize=True),
 }
+WITHOUT_DECAY = [name for name in SETTINGS if "decay" not in name]
 
 
 def ours(*, lr=2e-3, decoupled=False, weight_decay=0.0, **hyper):
@@ -33,15 +34,23 @@ def ours(*, lr=2e-3, decoupled=False, weight_decay=0.0, **hyper):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("decoupled", [False, True])
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "decoupled"),
+    [
+        *((setting, False) for setting in SETTINGS),
+        ("decay", True),
+        ("decay and maximize", True),
+        # Without decay it makes no difference.
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in WITHOUT_DECAY),
+    ],
+)
 @pytest.mark.parametrize(
     # In float32 each of the 60 steps may add half an ulp of a parameter, and an error
     # in m or u of a few ulps enters each step.
     ("dtype", "rtol", "atol"),
     [("float64", 1e-12, 1e-14), ("float32", 2e-6, 2e-7)],
 )
-@pytest.mark.parametrize("shape", [(3, 4), ()])
+@pytest.mark.parametrize("shape", [(3, 4), pytest.param((), marks=pytest.mark.slow)])
 def test_trajectory(shape, dtype, rtol, atol, setting, decoupled):
     hyper = dict(SETTINGS[setting], decoupled=decoupled)
     gradients = random_gradients(shape).astype(dtype)

@@ -1,0 +1,64 @@
+"""What the class keeps inside, for the few tests that are about that."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+import adamax_optax as ao
+from adamax_optax.compat import _buckets, _step
+
+# Smaller parameters share arrays, of at most so many elements; so many alike at once.
+SMALL, BUFFER, ALIKE = _buckets.SMALL, _buckets.BUFFER, _buckets.ALIKE
+
+
+def shared(optimizer: ao.Adamax) -> list[tuple[int, ...]]:
+    """Return, for each array of moments, the numbers of the parameters in it."""
+    return [piece for bucket in optimizer._buckets for piece in bucket.pieces]
+
+
+def moments(optimizer: ao.Adamax) -> list[Any]:
+    """Return the states of moments that the optimizer keeps."""
+    return [bucket.norm for bucket in optimizer._buckets]
+
+
+def arrays(optimizer: ao.Adamax) -> list[jax.Array]:
+    """Return their arrays, without scalars."""
+    return [x for x in jax.tree.leaves(moments(optimizer)) if np.ndim(x) > 0]
+
+
+def compiled_steps() -> int:
+    """Return how many programs there are for steps without `donate`."""
+    return _step._keeping._cache_size()
+
+
+def count_compilations(monkeypatch: Any) -> Any:
+    """Return a function that counts compilations of the step since the last call."""
+    traced: list[Any] = []
+    trace = _step._step_bucket
+
+    def spy(*args):
+        traced.append(args)
+        return trace(*args)
+
+    def count():
+        new = len(traced)
+        traced.clear()
+        return new
+
+    monkeypatch.setattr(_step, "_step_bucket", spy)
+    return count
+
+
+def record_programs(monkeypatch: Any, donate: bool) -> list[tuple[Any, Any]]:
+    """Return a list that gets the compiled program of each step and its arguments."""
+    seen: list[tuple[Any, Any]] = []
+    name = "_overwriting" if donate else "_keeping"
+    original = getattr(_step, name)
+
+    def spy(*args):
+        seen.append((original.lower(*args).compile(), args))
+        return original(*args)
+
+    monkeypatch.setattr(_step, name, spy)
+    return seen

@@ -1,0 +1,34 @@
+"""Moments into codes and back, by the public way: the one place to change."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import adamax_optax as ao
+
+
+@functools.cache
+def _compiled(state_dtype):
+    return jax.jit(lambda state: ao.interop.cast_state(state, state_dtype))
+
+
+def cast(state: Any, state_dtype: Any) -> Any:
+    """Return a state cast to another form, compiled once for all states alike."""
+    return _compiled(state_dtype)(state)
+
+
+def encoded(m: Any, u: Any, state_dtype: Any) -> Any:
+    """Return the state that holds one leaf's moments in a reduced form."""
+    m, u = np.broadcast_arrays(np.asarray(m, np.float32), np.asarray(u, np.float32))
+    fresh = ao.scale_by_infinity_norm().init(jnp.zeros(m.shape))
+    wide = fresh._replace(mu=jnp.asarray(m), nu=jnp.asarray(u))
+    return cast(wide, state_dtype)
+
+
+def decoded(state: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return m and u of one leaf's reduced state, in float64."""
+    wide = cast(state, None)
+    return np.asarray(wide.mu, np.float64), np.asarray(wide.nu, np.float64)
