@@ -132,7 +132,7 @@ def _like(value, array, name, problems):
 # ends are included because PyTorch rounds the numbers if they are tensors.
 _VALID = {
     "scale": (lambda x: 0.5 <= x <= 2, "one number in [0.5, 2]"),
-    "bound": (lambda x: 0 <= x < math.inf, "one finite number of at least 0"),
+    "bound": (lambda x: 0 < x < math.inf, "one finite number above 0"),
     "key": (lambda x: 0 <= x <= 2**32 and x % 1 == 0, "one whole number of 32 bits"),
 }
 

@@ -123,7 +123,7 @@ def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     """Return the bound for one leaf with float32 moments from elsewhere."""
     ratio = jnp.abs(m) / u
     # Not 0, as after no steps: 247 / bound must be finite, or r = 0 has no code.
-    largest = jnp.max(ratio, initial=2.0**-100, where=jnp.isfinite(ratio))
+    largest = jnp.max(ratio, initial=2.0**-64, where=jnp.isfinite(ratio))
     return jnp.minimum(largest * _ROUNDED_DOWN, _LARGEST_BOUND)
 
 

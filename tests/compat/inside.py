@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 import adamax_optax as ao
-from adamax_optax.compat import _buckets, _step
+from adamax_optax.compat import _buckets, _moments, _step
 
 # Smaller parameters share arrays, of at most so many elements; so many alike at once.
 SMALL, BUFFER, ALIKE = _buckets.SMALL, _buckets.BUFFER, _buckets.ALIKE
@@ -19,12 +18,12 @@ def shared(optimizer: ao.Adamax) -> list[tuple[int, ...]]:
 
 def moments(optimizer: ao.Adamax) -> list[Any]:
     """Return the states of moments that the optimizer keeps."""
-    return [bucket.norm for bucket in optimizer._buckets]
+    return [bucket.moments for bucket in optimizer._buckets]
 
 
 def arrays(optimizer: ao.Adamax) -> list[jax.Array]:
-    """Return their arrays, without scalars."""
-    return [x for x in jax.tree.leaves(moments(optimizer)) if np.ndim(x) > 0]
+    """Return their arrays: m and u, or their codes."""
+    return jax.tree.leaves([_moments.columns(x) for x in moments(optimizer)])
 
 
 def compiled_steps() -> int:

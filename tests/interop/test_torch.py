@@ -194,16 +194,15 @@ def numpy_state(saved):
 def test_reduced_state(theirs, state_dtype):
     saved, params, *_ = theirs
     saved = only(saved, 5)
-    b1, b2 = BETAS
     start = {"fc": {"kernel": params["fc.weight"].T}}
     tx = ao.adamax(**OURS, state_dtype=state_dtype)
     state = from_torch(saved, tx.init(start), convert=kernels_to_flax)
     wide = from_torch(saved, ao.adamax(**OURS).init(start), convert=kernels_to_flax)
-    assert_equal(state, cast_state(wide, state_dtype, b1=b1, b2=b2))
-    # Back: what is in the codes. The betas are the groups'.
+    assert_equal(state, cast_state(wide, state_dtype))
+    # Back: what is in the codes.
     back = dict(param_groups=saved["param_groups"], convert=kernels_from_flax)
     coded = to_torch(state, **back)
-    expected = to_torch(cast_state(state, None, b1=b1, b2=b2), **back)
+    expected = to_torch(cast_state(state, None), **back)
     assert_equal(numpy_state(coded), numpy_state(expected))
     error = coded["state"][5]["exp_inf"] / saved["state"][5]["exp_inf"] - 1
     assert 0 < abs(error).max() < 0.12
@@ -293,7 +292,7 @@ def test_parts_of_an_optax_partition():
     assert_close(to_flax(side.steps(gradients[:4])), again)
 
 
-def test_parts_in_the_16_bit_word_have_the_betas_of_their_groups():
+def test_parts_in_the_16_bit_word():
     hyper = {"a": (0.8, 0.95), "b": (0.9, 0.999)}
     params, gradients = draw(steps=3)
     params = {"a": params["fc.weight"], "b": params["fc.bias"]}
@@ -318,10 +317,10 @@ def test_parts_in_the_16_bit_word_have_the_betas_of_their_groups():
     small = from_torch(saved, make(jnp.uint16).init(params))
     wide = from_torch(saved, make(None).init(params))
     decoded = {}
-    for name, (b1, b2) in hyper.items():
-        expected = cast_state(wide.inner_states[name], jnp.uint16, b1=b1, b2=b2)
+    for name in hyper:
+        expected = cast_state(wide.inner_states[name], jnp.uint16)
         assert_equal(small.inner_states[name], expected)
-        decoded[name] = cast_state(expected, None, b1=b1, b2=b2)
+        decoded[name] = cast_state(expected, None)
     groups = saved["param_groups"]
     expected = to_torch(wide._replace(inner_states=decoded), param_groups=groups)
     back = to_torch(small, param_groups=groups)
