@@ -19,7 +19,7 @@ from adamax_optax._stochastic_rounding import (
 )
 from adamax_optax.compat import Adamax
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Adamax",
