@@ -1,14 +1,19 @@
-# make demo    train LeNet-5 on real digits and draw what it learned
-# make test    run every test
-# make docs    build the pages: out/docs/index.html (two minutes for the notebooks)
-# make bench   measure the state forms and the speed, and draw them (half an hour)
-# make check   lint and type-check
-# make faults  plant one fault after the other and see the tests go red
-# make clean   remove what the above made
+# make demo      train LeNet-5 on real digits and draw what it learned
+# make test      the tests, but for the slow ones
+# make test-all  the slow ones too: notebooks, benchmarks, killed and many processes
+# make lowest    the tests of `make test` at the lowest supported versions
+# make docs      build the pages: out/docs/index.html (two minutes for the notebooks)
+# make bench     measure the state forms and the speed, and draw them (half an hour)
+# make check     lint and type-check
+# make faults    plant one fault after the other and see the tests go red (half an hour)
+# make clean     remove what the above made
 PYTHON ?= python3
 VENV ?= .venv
-# PyTorch ("parity") is compared live; EXTRAS=test leaves it and its tests out.
-EXTRAS ?= test,parity
+# Groups of pyproject.toml. PyTorch and Keras ("parity") are compared live;
+# TEST_GROUPS=test leaves them and their tests out.
+TEST_GROUPS ?= test,parity
+# More arguments for pytest.
+TEST_ARGS ?=
 DEMO_ARGS ?=
 # DOCS_ARGS='-D nb_execution_mode=off' leaves the notebooks unexecuted.
 DOCS_ARGS ?=
@@ -16,15 +21,25 @@ DOCS_ARGS ?=
 BENCH_ARGS ?=
 
 bin := $(VENV)/bin
+comma := ,
 
-.PHONY: demo test docs bench check faults clean
+.PHONY: demo test test-all lowest docs bench check faults clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-examples
 	$(bin)/python examples/lenet5.py $(DEMO_ARGS)
 
-test: $(VENV)/.installed-$(EXTRAS)
-	$(bin)/python -m pytest -n auto --cov
+test: $(VENV)/.installed-$(TEST_GROUPS)
+	$(bin)/python -m pytest -n auto --cov -m "not slow" $(TEST_ARGS)
+
+test-all: $(VENV)/.installed-$(TEST_GROUPS)
+	$(bin)/python -m pytest -n auto --cov $(TEST_ARGS)
+
+lowest: $(VENV)/.installed-lowest
+	$(bin)/uv venv --quiet --clear --python $(bin)/python .venv-lowest
+	$(bin)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
+	  -e . --group test
+	.venv-lowest/bin/python -m pytest -n auto -m "not slow" $(TEST_ARGS)
 
 docs: $(VENV)/.installed-docs,parity
 	$(bin)/sphinx-build --fail-on-warning --keep-going $(DOCS_ARGS) docs out/docs
@@ -38,12 +53,15 @@ check: $(VENV)/.installed-dev
 	$(bin)/ruff format --check
 	$(bin)/mypy
 
-faults: $(VENV)/.installed-$(EXTRAS)
-	$(bin)/python tests/plant_faults.py
+faults: $(VENV)/.installed-$(TEST_GROUPS)
+	$(bin)/python -m tests.plant_faults
 
+# pip installs groups from 25.1 on.
 $(VENV)/.installed-%: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	$(bin)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(bin)/python -m pip install --quiet --disable-pip-version-check -e . \
+	  $(addprefix --group ,$(subst $(comma), ,$*))
 	touch $@
 
 clean:

@@ -84,7 +84,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
 }
 SMALL: dict[str, Callable[[], Workload]] = {
     "array": lambda: array(1 << 16),
-    "leaves": lambda: small_leaves(2),
+    "leaves": lambda: small_leaves(1),
 }
 
 

@@ -1,11 +1,12 @@
 """How Sphinx builds these pages: `make docs`, then open out/docs/index.html.
 
-The notebooks are executed on the way, which takes some two minutes; their outputs are
-kept in out/jupyter_cache and used again until a cell changes. A change of the package
-does not show in that cache: `make clean` empties it.
+This executes the notebooks, which takes about two minutes; their outputs are kept in
+out/jupyter_cache and used again until a cell changes. A change of the package does not
+show in that cache: `make clean` empties it.
 """
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -23,13 +24,15 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
 exclude_patterns = ["notebooks/data"]
 templates_path = ["_templates"]
-# The pages say of missing links, names and pictures that they are missing.
+# Warn of missing links, names and pictures.
 nitpicky = True
 
 # Sphinx reads only what lies beside this file.
@@ -42,20 +45,38 @@ nb_execution_cache_path = str(ROOT / "out" / "jupyter_cache")
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+# Shared with the tests that run the notebooks: most of the time is compilation.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / "out" / "jax_cache")
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 # The reference, from the docstrings. What `__all__` names is in it.
 autosummary_ignore_module_all = False
 autosummary_imported_members = True
-# Types stand in the prose; a signature shows names and defaults.
+# The prose has the types; a signature shows names and defaults.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
 napoleon_attr_annotations = False
-# `name` in a docstring becomes a link if this package has it, and code if not.
+# `name` in a docstring becomes a link if this package or one of the libraries below has
+# it, and code if not.
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", r"(?!adamax_optax\.).*")]
+
+# Links into other libraries' pages. Without a network the inventory beside this file
+# stands in for theirs: it is empty, so their names become code, without a warning.
+intersphinx_mapping = {
+    name: (f"https://{address}/", (None, "offline.inv"))
+    for name, address in {
+        "python": "docs.python.org/3",
+        "numpy": "numpy.org/doc/stable",
+        "jax": "docs.jax.dev/en/latest",
+        "optax": "optax.readthedocs.io/en/latest",
+        "flax": "flax.readthedocs.io/en/latest",
+    }.items()
+}
+intersphinx_timeout = 5  # seconds
+intersphinx_cache_limit = 0  # an empty inventory must not outlive the build
 
 # In prose "|g|" means a modulus, and not one of reStructuredText's substitutions.
 rst_prolog = r".. |g| replace:: \|g\|"

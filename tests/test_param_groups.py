@@ -177,7 +177,7 @@ def test_each_group_has_its_form_of_state():
     state = tx.init(params).inner_states
     sizes = {k: sum(x.nbytes for x in jax.tree.leaves(v)) for k, v in state.items()}
     # A word for each and the scale, the key and the count; two floats and the count.
-    assert sizes == {"embedding": 2 * 100 + 12, "head": 8 * 2 + 4}
+    assert sizes == {"embedding": 2 * 100 + 16, "head": 8 * 2 + 4}
 
 
 # --- Names ----------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What a release is made of: links that hold on PyPI, one version, a valid citation."""
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -8,67 +7,72 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-REPOSITORY = "https://example.org/owner/name"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+REPOSITORY = PROJECT["urls"]["Source"]
+VERSION = "v$HFPR_VERSION"
 
 
-@pytest.fixture(scope="module")
-def absolute():
-    path = ROOT / ".github" / "absolute_links.py"
-    spec = importlib.util.spec_from_file_location("absolute_links", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda text: module.absolute(text, REPOSITORY, "v1.2.3")
+def on_pypi(text):
+    """Return Markdown with the substitutions that hatch-fancy-pypi-readme makes."""
+    hook = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    for change in hook["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+    return text
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("[a](b.md)", f"[a]({REPOSITORY}/blob/v1.2.3/b.md)"),
-        ("[a](b/c.md#d)", f"[a]({REPOSITORY}/blob/v1.2.3/b/c.md#d)"),
-        ("![a\nb](c.png)", f"![a\nb]({REPOSITORY}/raw/v1.2.3/c.png)"),
-        ('[a](b "title")', f'[a]({REPOSITORY}/blob/v1.2.3/b "title")'),
+        ("[a](b.md)", f"[a]({REPOSITORY}/blob/{VERSION}/b.md)"),
+        ("[a](b/c.md#d)", f"[a]({REPOSITORY}/blob/{VERSION}/b/c.md#d)"),
+        ("![a\nb](c.png)", f"![a\nb]({REPOSITORY}/raw/{VERSION}/c.png)"),
+        ('[a](b "title")', f'[a]({REPOSITORY}/blob/{VERSION}/b "title")'),
         ("[a](https://x.org)", "[a](https://x.org)"),
         ("[a](mailto:a@x.org)", "[a](mailto:a@x.org)"),
         ("[a](#b)", "[a](#b)"),
+        ("![a](https://x.org/a.png)", "![a](https://x.org/a.png)"),
     ],
 )
-def test_relative_links_become_absolute(absolute, before, after):
-    assert absolute(before) == after
+def test_relative_links_become_absolute(before, after):
+    assert on_pypi(before) == after
 
 
-def test_links_of_the_readme_lead_to_files(absolute):
-    links = re.findall(r"\]\(([^)]+)\)", absolute(README))
+def test_links_of_the_readme_lead_to_files():
+    links = re.findall(r"\]\(([^)]+)\)", on_pypi(README))
     assert all(re.match(r"https?://|#", link) for link in links)
     ours = [link for link in links if link.startswith(REPOSITORY)]
     assert ours
     for link in ours:
         kind, tag, path = link.removeprefix(f"{REPOSITORY}/").split("/", 2)
-        assert (ROOT / path.partition("#")[0]).is_file(), link
+        assert (ROOT / path.partition("#")[0]).exists(), link
         assert kind == ("raw" if path.endswith(".png") else "blob")
-        assert tag == "v1.2.3"
+        assert tag == VERSION
 
 
-def test_code_in_the_readme_stays_as_it_is(absolute):
+def test_code_in_the_readme_stays_as_it_is():
     def code(text):
         return re.findall(r"^```.*?^```", text, re.M | re.S)
 
-    assert code(absolute(README)) == code(README)
+    assert code(on_pypi(README)) == code(README)
 
 
-def test_version_stands_in_one_place():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["hatch"]["version"] == {"path": "adamax_optax/__init__.py"}
+def test_addresses_are_of_one_repository():
+    assert all(url.startswith(REPOSITORY) for url in PROJECT["urls"].values())
+
+
+def test_version_is_in_one_place():
+    assert "version" in PROJECT["dynamic"]
+    assert PYPROJECT["tool"]["hatch"]["version"] == {"path": "adamax_optax/__init__.py"}
 
 
 def test_citation_names_the_paper_and_the_licence():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert citation["license"] == project["license"]
-    assert [a["name"] for a in citation["authors"]] == [
-        a["name"] for a in project["authors"]
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["authors"]
     ]
     assert "1412.6980" in citation["references"][0]["url"]
 

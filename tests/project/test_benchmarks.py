@@ -1,4 +1,4 @@
-"""The benchmark of reduced-precision state runs, and the page shows its numbers."""
+"""The benchmarks run, and the pages show their numbers."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 PAGE = ROOT / "docs" / "low_precision.md"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,28 +42,10 @@ def tasks(benchmark):
     return importlib.import_module("low_precision_tasks")
 
 
-@pytest.fixture(scope="module")
-def folder(benchmark, tmp_path_factory) -> Path:
-    """Run the quick setting, once for all tests."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    page = folder / "page.md"
-    page.write_text(
-        "before\n<!-- figures: begin -->replaced<!-- figures: end -->\nafter\n"
-    )
-    benchmark.main(["--quick", "--out", str(folder / "new"), "--page", str(page)])
-    return folder
+RESULTS = json.loads((BENCHMARKS / "results" / "low_precision.json").read_text())
 
 
-@pytest.fixture(scope="module", params=["quick", "committed"])
-def results(request) -> dict[str, Any]:
-    if request.param == "committed":
-        folder = BENCHMARKS / "results"
-    else:
-        folder = request.getfixturevalue("folder") / "new"
-    return json.loads((folder / "low_precision.json").read_text())
-
-
-def test_norm_follows_shrinking_and_other_noise(results):
+def norm_follows_shrinking_and_other_noise(results: dict[str, Any]) -> None:
     for noise in results["noise"].values():
         assert noise["steps"][-1] == 4000
         errors = noise["forms"]
@@ -77,7 +59,7 @@ def test_norm_follows_shrinking_and_other_noise(results):
     assert naive["displacement"] > 0.5
 
 
-def test_bytes_as_allocated(results):
+def bytes_as_allocated(results: dict[str, Any]) -> None:
     found = {form: count["per_parameter"] for form, count in results["bytes"].items()}
     expected = {"float32": 8, "bfloat16": 4, "float16": 4, "uint16": 2}
     assert found == {**expected, "naive bfloat16": 4}
@@ -89,7 +71,7 @@ def test_bytes_as_allocated(results):
         )
 
 
-def test_losses_are_finite(results):
+def losses_are_finite(results: dict[str, Any]) -> None:
     for cell in [*results["training"], results["rounding"]]:
         seeds = results["about"]["seeds"]
         for losses in cell["losses"].values():
@@ -97,7 +79,7 @@ def test_losses_are_finite(results):
             assert np.isfinite(losses).all()
 
 
-def test_where_and_when_is_named(results):
+def where_and_when_is_named(results: dict[str, Any]) -> None:
     about = results["about"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", about["date"])
     assert about["device"]
@@ -106,66 +88,89 @@ def test_where_and_when_is_named(results):
     )
 
 
+CHECKS = [
+    norm_follows_shrinking_and_other_noise,
+    bytes_as_allocated,
+    losses_are_finite,
+    where_and_when_is_named,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_committed_results(check):
+    check(RESULTS)
+
+
 def test_committed_results_are_the_full_ones(benchmark):
-    text = (BENCHMARKS / "results" / "low_precision.json").read_text()
-    results = json.loads(text)
-    assert not results["about"]["quick"]
-    assert len(text) < 100_000
-    assert results["about"]["seeds"] >= 3
+    assert (BENCHMARKS / "results" / "low_precision.json").stat().st_size < 100_000
+    assert not RESULTS["about"]["quick"]
+    assert RESULTS["about"]["seeds"] >= 3
     exact: dict[str, list[float]] = {}  # losses of float32 by rising learning rate
-    for cell in results["training"]:
+    for cell in RESULTS["training"]:
         assert list(cell["losses"]) == list(benchmark.FULL.forms)
         exact.setdefault(cell["task"], []).append(np.mean(cell["losses"]["float32"]))
     assert set(exact) == set(benchmark.TASKS)
     for losses in exact.values():
         assert len(losses) >= 3
         assert losses[-1] > losses[-2]  # the last rate is too high, as the page says
-    rounding = results["rounding"]["losses"].values()
+    rounding = RESULTS["rounding"]["losses"].values()
     float32, nearest, *at_random = map(np.mean, rounding)
     assert nearest > 1.5 * float32
     assert all(abs(loss / float32 - 1) < 0.1 for loss in at_random)
 
 
 def test_page_shows_the_committed_results(report, pages):
-    results = json.loads((BENCHMARKS / "results" / "low_precision.json").read_text())
     figures = PAGE.read_text().partition(pages.BEGIN)[2].partition(pages.END)[0]
-    assert figures.strip() == report.markdown(results).strip()
+    assert figures.strip() == report.markdown(RESULTS).strip()
 
 
-def test_page_names_tests_and_pictures_that_exist():
+def test_page_has_pictures_and_names_tests():
     text = PAGE.read_text()
-    tests = re.findall(r"`(tests/[\w/]+\.py)`", text)
-    assert len(set(tests)) >= 7
+    assert len(set(re.findall(r"`(tests/[\w/]+\.py)`", text))) >= 8
     pictures = re.findall(r"\]\((\S+\.png)\)", text)
     assert pictures
-    for path in [ROOT / name for name in tests] + [PAGE.parent / p for p in pictures]:
-        assert path.is_file()
+    assert all((PAGE.parent / picture).is_file() for picture in pictures)
 
 
-def test_picture_is_drawn(folder):
-    for path in (folder / "new", BENCHMARKS / "results"):
-        data = (path / "low_precision.png").read_bytes()
-        assert data.startswith(PNG)
-        assert 20_000 < len(data) < 150_000
+def assert_drawn(folder):
+    data = (folder / "low_precision.png").read_bytes()
+    assert data.startswith(PNG)
+    assert 20_000 < len(data) < 150_000
 
 
-def test_redrawing_measures_nothing(benchmark, folder, tmp_path, capsys, monkeypatch):
-    numbers = (folder / "new" / "low_precision.json").read_text()
-    (tmp_path / "low_precision.json").write_text(numbers)
-    monkeypatch.delattr(benchmark, "measure")
-    benchmark.main(["--redraw", "--out", str(tmp_path)])
-    assert "naive bfloat16" in capsys.readouterr().out
-    assert (tmp_path / "low_precision.json").read_text() == numbers
-    assert (tmp_path / "low_precision.png").read_bytes().startswith(PNG)
+def test_committed_picture():
+    assert_drawn(BENCHMARKS / "results")
 
 
-def test_tables_take_the_place_of_the_old_ones(folder, report):
-    results = json.loads((folder / "new" / "low_precision.json").read_text())
-    text = (folder / "page.md").read_text()
+@pytest.mark.slow
+def test_quick_run(benchmark, report, tmp_path, capsys, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- figures: begin -->replaced<!-- figures: end -->\nafter\n"
+    )
+    folder = tmp_path / "new"
+    benchmark.main(["--quick", "--out", str(folder), "--page", str(page)])
+    numbers = (folder / "low_precision.json").read_text()
+    results = json.loads(numbers)
+    for check in CHECKS:
+        check(results)
+    assert_drawn(folder)
+
+    # The tables replace the old ones.
+    text = page.read_text()
     assert text.startswith("before\n<!-- figures: begin -->\n")
     assert text.endswith("<!-- figures: end -->\nafter\n")
     assert report.markdown(results) in text
     assert "replaced" not in text
+
+    # Redrawing measures nothing.
+    (folder / "low_precision.png").unlink()
+    monkeypatch.delattr(benchmark, "measure")
+    capsys.readouterr()
+    benchmark.main(["--redraw", "--out", str(folder)])
+    assert "naive bfloat16" in capsys.readouterr().out
+    assert (folder / "low_precision.json").read_text() == numbers
+    assert_drawn(folder)
 
 
 def test_every_task_can_be_differentiated(tasks):
@@ -199,10 +204,9 @@ def test_halving_and_doubling_are_inverse(tasks):
 
 
 def test_readme_says_of_low_precision_what_was_measured(report):
-    results = json.loads((BENCHMARKS / "results" / "low_precision.json").read_text())
-    cells = results["training"]
+    cells = RESULTS["training"]
     tasks = {cell["task"] for cell in cells}
-    assert (len(tasks), len(cells), results["about"]["seeds"]) == (4, 4 * 3, 5)
+    assert (len(tasks), len(cells), RESULTS["about"]["seeds"]) == (4, 4 * 3, 5)
     for cell in cells:
         for form in ("bfloat16", "float16", "uint16"):
             assert not report.beyond_spread(cell, form)
@@ -250,6 +254,7 @@ def speed_report(speed):
     return importlib.import_module("speed_report")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient_promotion")
 def test_speed_is_measured_and_reported(speed, speed_report, tmp_path, capsys):
     page = tmp_path / "page.md"
@@ -301,6 +306,7 @@ def test_another_process_is_asked_and_its_errors_are_told(speed):
         speed.Peer(sys.executable, "nobody", workload)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch-foreach", "torch-single", "keras"])
 def test_a_peer_takes_steps(speed, name):
     if importlib.util.find_spec(name.partition("-")[0]) is None:

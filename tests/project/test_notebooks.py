@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
 
 # What the prose and the titles of the figures promise, in the notebook's own variables.
 CLAIMS = {
@@ -111,8 +112,13 @@ def test_cells_are_short_and_introduced(name):
         before = cell.cell_type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLAIMS)
-def test_runs_and_keeps_its_promises(name):
+def test_runs_and_keeps_its_promises(name, monkeypatch):
+    # Most of the time is compilation: kept for the next run, and for `make docs`.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / "out" / "jax_cache"))
+    # Idle threads of PyTorch would keep other tests' cores busy.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = read(name)
     claims = nbformat.v4.new_code_cell(textwrap.dedent(CLAIMS[name]), id="claims")
     notebook.cells.append(claims)

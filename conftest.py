@@ -1,6 +1,7 @@
 """Settings for all tests: strict promotion, eight devices, repeatable hypothesis."""
 
 import time
+from collections.abc import Iterator
 
 import hypothesis
 import jax
@@ -37,8 +38,19 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", message)
 
 
+# Programs that need MindSpore: not for pytest, which looks for doctests everywhere.
+collect_ignore_glob = ["tests/mindspore/*.py"]
+
+
+@pytest.fixture(autouse=True)
+def doctests_as_users_run_them(request: pytest.FixtureRequest) -> None:
+    """Run the examples in docstrings with JAX's ordinary promotion."""
+    if isinstance(request.node, pytest.DoctestItem):
+        request.getfixturevalue("lenient_promotion")
+
+
 @pytest.fixture
-def x64():
+def x64() -> Iterator[None]:
     """Allow 64-bit arrays for the length of a test."""
     jax.config.update("jax_enable_x64", True)
     yield
@@ -46,20 +58,20 @@ def x64():
 
 
 @pytest.fixture
-def lenient_promotion():
+def lenient_promotion() -> Iterator[None]:
     """Use JAX's ordinary dtype promotion for the length of a test."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
 @pytest.fixture
-def shardy():
+def shardy() -> Iterator[None]:
     """Use the partitioner that is JAX's default from 0.7 on.
 
-    The older one makes one of equal constants, also of those that belong to parameters
-    in different layouts, and then moves data between the layouts: in `optax.sgd` too.
+    The older one merges equal constants, even those of parameters in different layouts,
+    and then moves data between the layouts: in `optax.sgd` too.
     """
-    before = jax.config.jax_use_shardy_partitioner
+    before = jax.config.read("jax_use_shardy_partitioner")
     jax.config.update("jax_use_shardy_partitioner", True)
     yield
     jax.config.update("jax_use_shardy_partitioner", before)

@@ -1,0 +1,79 @@
+"""The examples of README and guides run, and the first page lists every notebook.
+
+Each page runs in one namespace, each block of the README in its own. Blocks
+of `>>>` lines are doctests; any other block prints what its comments `# prints: …` say.
+`make docs` checks that the pages build without a warning.
+"""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+# test_orbax.py runs checkpointing.md, and looks at what it computes.
+RUN_HERE = [page for page in PAGES if page.name != "checkpointing.md"]
+
+
+class Parser(PythonCodeBlockParser):
+    """Fenced blocks: doctests if they begin with a prompt, code with output if not."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__()
+        self.codeblock_parser = CodeBlockParser(language, prints)
+
+
+def prints(example: Example) -> None:
+    """Run a block and compare its output with its comments."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        PythonEvaluator()(example)
+    expected = re.findall(r"# prints: (.*)$", example.parsed, re.M)
+    assert out.getvalue().splitlines() == expected
+
+
+SYBIL = Sybil([Parser("python"), Parser("pycon")])
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
+def test_examples_run(page):
+    for example in SYBIL.parse(page):
+        if page == README:
+            example.namespace.clear()  # its blocks are pasted one by one
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_example_is_missed(page):
+    # Sybil looks into fences of these two languages, and only at their first lines.
+    prompts = re.findall(r"^ *>>> ", page.read_text(), re.M)
+    doctests = [e for e in SYBIL.parse(page) if not isinstance(e.parsed, str)]
+    assert len(doctests) == len(prompts)
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name
+)
+def test_tests_that_a_page_names_exist(page):
+    names = re.findall(r"`(tests/[\w/]+\.py)`", page.read_text())
+    assert [name for name in names if not (ROOT / name).is_file()] == []
+
+
+def test_the_readme_is_short_and_has_examples():
+    assert len(README.read_text().splitlines()) <= 150
+    assert list(SYBIL.parse(README))
+
+
+def test_index_lists_every_notebook():
+    index = (ROOT / "docs" / "index.md").read_text()
+    listed = re.findall(r"^notebooks/(\w+)$", index, re.M)
+    assert sorted(listed) == sorted(
+        p.stem for p in (ROOT / "notebooks").glob("*.ipynb")
+    )
