@@ -12,8 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import adamax_optax as ao
 from tests.compat import inside
-
-STATE_DTYPES = [None, jnp.bfloat16, jnp.float16, jnp.uint16]
+from tests.running import FORMS
 
 
 def tree(count=70, large=True):
@@ -76,7 +75,7 @@ def test_numbers_are_the_functional_forms():
         np.testing.assert_allclose(entry["exp_inf"], nu[k], rtol=1e-6)
 
 
-@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+@pytest.mark.parametrize("state_dtype", FORMS)
 def test_steps_without_some_gradients(state_dtype):
     """A parameter's numbers do not depend on who steps beside it (float32), and
     those without a gradient stay as they are in every form."""
@@ -123,7 +122,7 @@ def test_what_has_a_gradient_at_some_steps_only_is_compiled_once():
     assert inside.compiled_steps() == compiled
 
 
-@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+@pytest.mark.parametrize("state_dtype", FORMS)
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "state_dict"])
 def test_goes_on_bit_for_bit(way, state_dtype):
     # Also where a part of a shared array has stepped alone, with noise of its own.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import adamax_optax as ao
+from tests.running import FORMS
 
 nnx = pytest.importorskip("flax.nnx")
 
@@ -28,7 +29,7 @@ def same(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-@pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.float16, jnp.uint16])
+@pytest.mark.parametrize("state_dtype", FORMS)
 def test_the_numbers_are_the_same(state_dtype):
     keeping, overwriting = (
         ao.Adamax(

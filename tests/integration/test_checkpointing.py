@@ -183,6 +183,7 @@ def run(example, directory, *options):
     return stdout.getvalue().splitlines()
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_stopped(example, tmp_path):
     first = run(example, tmp_path / "a", "--steps", "12", "--save-every", "5")
     assert first[0] == "from the start"

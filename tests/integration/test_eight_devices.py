@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adamax_optax as ao
+from tests import running
 
 FORMS = [None, "bfloat16", "float16", "uint16"]
 MODES = [AxisType.Auto, AxisType.Explicit]
@@ -108,7 +109,7 @@ def check_same_places(found, places):
         assert found[name].sharding.is_equivalent_to(place, found[name].ndim), name
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", running.FORMS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "layout",

@@ -24,7 +24,11 @@ ROOT = Path(__file__).parents[2]
 SAVED_AT = 10
 REST = range(SAVED_AT, SAVED_AT + 20)
 SAVED_ON = "rows over 4 devices"
-RESTORED_ON = ["rows over 8 devices", "columns over 4 devices", "both axes", "1 device"]
+RESTORED_ON = [
+    pytest.param("rows over 8 devices", marks=pytest.mark.slow),
+    "columns over 4 devices",
+    "1 device",
+]
 
 
 def sharding(name, ndim):
@@ -168,7 +172,9 @@ def restore_functional(saved_at, where, directory):
         )
 
 
-@pytest.mark.parametrize("where", RESTORED_ON)
+@pytest.mark.parametrize(
+    "where", [*RESTORED_ON, pytest.param("both axes", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("state_dtype", FORMS)
 def test_functional_state(saved, state_dtype, where):
     directory, at_save, at_end = saved(save_functional, state_dtype)
@@ -252,7 +258,7 @@ def restore_class(where, directory):
     return optimizer, scheduler
 
 
-@pytest.mark.parametrize("where", [x for x in RESTORED_ON if x != "both axes"])
+@pytest.mark.parametrize("where", RESTORED_ON)
 @pytest.mark.parametrize("state_dtype", FORMS)
 def test_class(saved, state_dtype, where):
     directory, at_save, at_end = saved(save_class, state_dtype)
@@ -349,6 +355,7 @@ def test_module_of_nnx(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_page_in_the_documentation(tmp_path, monkeypatch):
     page = (ROOT / "docs/checkpointing.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)

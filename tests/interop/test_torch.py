@@ -642,6 +642,7 @@ def assert_nets_agree(actual, expected):
         )
 
 
+@pytest.mark.slow
 def test_a_net_goes_on_in_linen_and_back(trained):
     net, optimizer, images, targets = copy.deepcopy(trained)
     linen, data = LinenNet(), images.transpose(0, 2, 3, 1)

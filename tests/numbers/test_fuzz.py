@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import adamax_optax as ao
+from tests import running
 
 FACTOR = int(os.environ.get("FUZZ", "1"))
 FORMS = [None, "bfloat16", "float16", "uint16"]
@@ -268,7 +269,7 @@ def traced(hyper):
     }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", running.FORMS)
 @pytest.mark.parametrize("optimizer", [ao.adamax, ao.adamaxw])
 def test_any_data_and_traced_hyperparameters(optimizer, form):
     @fuzz(30)
@@ -283,7 +284,7 @@ def test_any_data_and_traced_hyperparameters(optimizer, form):
 
 
 @pytest.mark.usefixtures("x64", "lenient_promotion")
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", running.FORMS)
 def test_any_wide_data(form):
     leaves = WIDE_LEAVES if form is None else WIDE_LEAVES[:2]  # no complex ones
 
