@@ -71,7 +71,7 @@ def shardy() -> Iterator[None]:
     The older one merges equal constants, even those of parameters in different layouts,
     and then moves data between the layouts: in `optax.sgd` too.
     """
-    before = jax.config.read("jax_use_shardy_partitioner")
+    before = jax.config.jax_use_shardy_partitioner  # type: ignore[attr-defined]
     jax.config.update("jax_use_shardy_partitioner", True)
     yield
     jax.config.update("jax_use_shardy_partitioner", before)

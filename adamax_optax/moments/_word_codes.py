@@ -6,10 +6,11 @@ v is a slice of float32 bits: 6 bits of exponent, for 64 octaves from 2^-28, and
 mantissa. Codes are 14% to 25% apart and rounding is to the nearest ratio, so u is at
 most 12% off. To divide v by 4, subtract 8 from its code.
 
-r needs no scale of its own: |r| never exceeds the bound B in the state (see
-`next_bound`). Its code is a slice of the float32 bits of x = 1 + 247 |r| / B, which
-lies in [1, 248]: 8 octaves of 16 steps each, B/3952 wide near 0, where 7 bits of fixed
-point would give B/127, and 8B/247 wide at the end.
+r needs no scale of its own: |r| never exceeds C = c B, with B the bound in the state
+(see `next_bound`) and c = 1.1175 the most by which a stored u can be too small. Its
+code is a slice of the float32 bits of x = 1 + 247 |r| / C, which lies in [1, 248]: 8
+octaves of 16 steps each, C/3952 wide near 0, where 7 bits of fixed point would give
+C/127, and 8C/247 wide at the end.
 """
 
 import dataclasses
@@ -34,11 +35,11 @@ _GRADIENT_MAX = 2.0**34  # with s ≥ 1/2, v ≤ 2^35 is in range
 _RATIO_ONE = BIAS << MANTISSA  # bits of 1.0
 _RATIO_DROP = MANTISSA - 4
 _RATIO_MAX = 248.0  # 2^8 (1 - 2^-5), the last code
-_UNIT = 1 / (_RATIO_MAX - 1)  # of the bound: |r| / (_UNIT B) = x - 1
 
-# The largest factor by which v rounds down: from just under 1 + (1 - 0.53)/4 to 1.
+# c, the largest factor by which v rounds down: from just under 1 + (1 - 0.53)/4 to 1.
 _ROUNDED_DOWN = 1 + (1 - _NORM_HALF) / 4
-_LARGEST_BOUND = 64.0
+_UNIT = _ROUNDED_DOWN / (_RATIO_MAX - 1)  # |r| = (x - 1) B _UNIT
+_BOUND_MAX = 64.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,28 +104,30 @@ class WordCodes:
 def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
     """Return the bound on |m_t| / u_t, given that on |m_{t-1}| / u_{t-1}.
 
-    With c the largest factor by which v rounds down, stored norms satisfy
-    u_t ≥ β2 u_{t-1} and u_t ≥ |g_t| / c. Hence, whatever the betas were before,
+    Since u_t ≥ β2 u_{t-1} and u_t ≥ |g_t|, whatever the betas were before,
 
-        |m_t| / u_t ≤ (β1/β2) |m_{t-1}| / u_{t-1} + (1 - β1) c.
+        |m_t| / u_t ≤ (β1/β2) |m_{t-1}| / u_{t-1} + (1 - β1).
 
-    From 0 the bound rises to c (1 - β1) / (1 - β1/β2) if β1 < β2, and otherwise without
-    limit. It is capped at 64; larger ratios saturate.
+    A stored u_t may be less than |g_t|, by a factor of c at most; then the same holds
+    with c times the bound. From 0 the bound rises to (1 - β1) / (1 - β1/β2) if β1 < β2,
+    and otherwise up to a cap of 64, at which larger ratios saturate.
 
     Args:
       bound: float32, of any shape; 0 before the first step.
       b1: β1.
       b2: β2, greater than 0.
     """
-    return jnp.minimum(b1 / b2 * bound + (1 - b1) * _ROUNDED_DOWN, _LARGEST_BOUND)
+    # No product is an operand of the sum, which some programs would fuse into one
+    # rounding: every program must compute the same bits.
+    return jnp.minimum(b1 / b2 * bound, _BOUND_MAX - 1) + (1 - b1)
 
 
 def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     """Return the bound for one leaf with float32 moments from elsewhere."""
     ratio = jnp.abs(m) / u
-    # Not 0, as after no steps: 247 / bound must be finite, or r = 0 has no code.
+    # Not 0, as after no steps: 1 / bound must be finite, or r = 0 has no code.
     largest = jnp.max(ratio, initial=2.0**-64, where=jnp.isfinite(ratio))
-    return jnp.minimum(largest * _ROUNDED_DOWN, _LARGEST_BOUND)
+    return jnp.minimum(largest, _BOUND_MAX)
 
 
 def _join(ratio, norm):

@@ -121,7 +121,7 @@ def every_code(state_dtype):
     return means, np.resize(norms, means.shape)
 
 
-@pytest.mark.parametrize("bound", [2.0**-20, 0.11175, 1.1276, 64.0])
+@pytest.mark.parametrize("bound", [2.0**-20, 0.1, 1.009, 64.0])
 @pytest.mark.parametrize("state_dtype", FORMS[1:])
 def test_decoded_codes_are_coded_again_as_themselves(state_dtype, bound):
     bounds = jnp.full(1, bound) if state_dtype == "uint16" else None
