@@ -79,7 +79,8 @@ FAULTS = {
     "eps-outside-max": Fault(
         "jnp.maximum(scalar(b2, u.dtype) * u, modulus + scalar(eps, u.dtype))",
         "jnp.maximum(scalar(b2, u.dtype) * u, modulus) + scalar(eps, u.dtype)",
-        "moments/test_infinity_norm.py numbers/test_paper.py numbers/test_torch.py numbers/test_mindspore.py",
+        "moments/test_infinity_norm.py numbers/test_paper.py numbers/test_torch.py "
+        "numbers/test_mindspore.py",
     ),
     "eps-outside-ignored": Fault(
         "            u = u + scalar(eps_outside, u.dtype)\n",
@@ -92,17 +93,17 @@ FAULTS = {
         "moments/test_infinity_norm.py numbers/test_paper.py numbers/test_optax.py",
     ),
     "zero-over-zero": Fault(
-        "nothing = u == 0",
-        "nothing = jnp.zeros_like(u, bool)",
+        "is_zero = u == 0",
+        "is_zero = jnp.zeros_like(u, bool)",
         "moments/test_infinity_norm.py",
     ),
     "nan-hidden": Fault(
-        "nothing = u == 0",
-        "nothing = ~(u > 0)",
+        "is_zero = u == 0",
+        "is_zero = ~(u > 0)",
         "moments/test_infinity_norm.py",
     ),
     "derivative-through-zero-over-zero": Fault(
-        "jnp.where(nothing, 1, u)",
+        "jnp.where(is_zero, 1, u)",
         "u",
         "test_adamax.py",
     ),
@@ -117,8 +118,8 @@ FAULTS = {
         "test_adamax.py",
     ),
     "traced-b1-imposes-its-dtype": Fault(
-        "decay = scalar(b1, m.dtype)  # first",
-        "decay = b1  # first",
+        "decay = scalar(b1, m.dtype)  # before",
+        "decay = b1  # before",
         "moments/test_infinity_norm.py",
     ),
     # 1 - b1^t.
@@ -139,7 +140,7 @@ FAULTS = {
     ),
     # State in 4 and 2 bytes.
     "scale-does-not-decay": Fault(
-        "scale = scale * jnp.maximum(jnp.asarray(b2, jnp.float32), 2.0**-64)",
+        "scale = scale * _positive(b2)",
         "scale = scale * 1.0",
         "moments/test_reduced_norm.py",
     ),
@@ -163,13 +164,33 @@ FAULTS = {
         "code & 0x7F",
         "moments/test_word_codes.py",
     ),
-    "ratio-not-clipped": Fault(
-        "(bound / (_RATIO_MAX - 1))\n",
-        "(2 * bound / (_RATIO_MAX - 1))\n",
+    "codes-read-with-the-new-bound": Fault(
+        "m = _ratio(word, old_bound) * _norm(word)",
+        "m = _ratio(word, bound) * _norm(word)",
+        "moments/test_live_betas.py",
+    ),
+    "bound-without-the-rounding-of-u": Fault(
+        "_UNIT = _ROUNDED_DOWN / (_RATIO_MAX - 1)",
+        "_UNIT = 1 / (_RATIO_MAX - 1)",
+        "moments/test_live_betas.py",
+    ),
+    "bound-of-constant-betas": Fault(
+        "return jnp.minimum(b1 / b2 * bound, _BOUND_MAX - 1) + (1 - b1)",
+        "return 0 * bound + (1 - b1) / jnp.maximum(1 - b1 / b2, 1 / _BOUND_MAX)",
+        "moments/test_live_betas.py",
+    ),
+    "scale-of-a-leaf-without-gradient-decays": Fault(
+        "return new if all(steps) else jnp.where(np.array(steps), new, old)",
+        "return new",
+        "moments/test_live_betas.py",
+    ),
+    "ratio-decoded-with-another-range": Fault(
+        "magnitude = (x - 1.0) * (bound * _UNIT)",
+        "magnitude = (x - 1.0) * (2 * bound * _UNIT)",
         "moments/test_word_codes.py",
     ),
     "norm-rounded-down": Fault(
-        "(to_bits(v) - _NORM_LOW + _NORM_HALF)",
+        "(to_bits(v) - _NORM_LOW + half)",
         "(to_bits(v) - _NORM_LOW)",
         "moments/test_word_codes.py moments/test_reduced_norm.py",
     ),
@@ -184,7 +205,7 @@ FAULTS = {
         "moments/test_reduced_norm.py",
     ),
     "gradients-beyond-float16": Fault(
-        "g = jnp.clip(g, -self.top, self.top)",
+        "g = jnp.clip(g, -top, top)",
         "g = g",
         "moments/test_reduced_norm.py",
     ),
@@ -220,8 +241,8 @@ FAULTS = {
     ),
     # The class.
     "one-count-for-all-parameters": Fault(
-        "params[k].dtype, moments[k].count, _coding",
-        "params[k].dtype, max(m.count for m in moments.values()), _coding",
+        "params[k].dtype, states[k].count, _coding",
+        "params[k].dtype, max(x.count for x in states.values()), _coding",
         "compat/test_buckets.py",
     ),
     "parameters-donated": Fault(
@@ -251,11 +272,11 @@ FAULTS = {
     ),
     "refused-state-half-loaded": Fault(
         """        params = self._read()
-        moments = _state_dict.load_moments(""",
+        states = _state_dict.load_moments(""",
         """        for group, loaded in zip(self.param_groups, options, strict=True):
             group.update(loaded)
         params = self._read()
-        moments = _state_dict.load_moments(""",
+        states = _state_dict.load_moments(""",
         "compat/test_errors.py",
     ),
     # States of other libraries.

@@ -90,7 +90,8 @@ def test_the_class_passes_few_arrays(monkeypatch, state_dtype):
     compiled, args = compiled_class(monkeypatch, params, state_dtype=state_dtype)
     # Parameters, gradients; the moments in shared arrays; counts, hyperparameters.
     shared = LEAVES // inside.ALIKE
-    moments = 2 * shared if state_dtype is None else shared + 2
+    # Of a word's state also the scale, the bound and the key.
+    moments = 2 * shared if state_dtype is None else shared + 3
     assert len(jax.tree.leaves(args[:5])) == 2 * LEAVES + moments + 2
     # The moments are overwritten; the parameters, which the caller may hold, are not.
     norms = jax.tree.leaves(args[0])
