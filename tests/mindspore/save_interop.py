@@ -75,7 +75,6 @@ def checkpoint(case: str, params: Any, state: Any) -> Arrays:
         convert=ao.interop.kernels_from_flax,
         nn_adamax=case == "nn_adamax",
         b1=0.85,
-        b2=0.99,
     )
 
 
