@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+import adamax_optax as ao
 from adamax_optax._dtypes import compute_dtype, in_compute_dtype, real_dtype, scalar
 
 
@@ -61,3 +62,12 @@ def test_inner_transformation_sees_wide_arrays():
     half = {"a": jnp.ones(2, jnp.float16), "step": jnp.zeros((), jnp.int32)}
     tx.update(half, tx.init(half), half)
     assert seen == [jnp.float32, jnp.float32, jnp.int32]
+
+
+def test_a_name_that_is_no_state_dtype_is_refused() -> None:
+    # By the type checker too: mypy complains about an ignore that nothing needs.
+    with pytest.raises(ValueError, match="state_dtype must be .* got 'nonsense'"):
+        ao.adamax(state_dtype="nonsense")  # type: ignore[arg-type]
+    ao.adamax(state_dtype="uint16")
+    ao.adamax(state_dtype=jnp.bfloat16)
+    ao.adamax(state_dtype=jnp.dtype("float16"))

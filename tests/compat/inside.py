@@ -28,7 +28,8 @@ def arrays(optimizer: ao.Adamax) -> list[jax.Array]:
 
 def compiled_steps() -> int:
     """Return how many programs there are for steps without `donate`."""
-    return _step._keeping._cache_size()
+    keeping: Any = _step._keeping
+    return keeping._cache_size()
 
 
 def count_compilations(monkeypatch: Any) -> Any:

@@ -23,7 +23,7 @@ def cast(state: Any, state_dtype: Any) -> Any:
 def encoded(m: Any, u: Any, state_dtype: Any) -> Any:
     """Return the state that holds one leaf's moments in a reduced form."""
     m, u = np.broadcast_arrays(np.asarray(m, np.float32), np.asarray(u, np.float32))
-    fresh = ao.scale_by_infinity_norm().init(jnp.zeros(m.shape))
+    fresh: Any = ao.scale_by_infinity_norm().init(jnp.zeros(m.shape))
     wide = fresh._replace(mu=jnp.asarray(m), nu=jnp.asarray(u))
     return cast(wide, state_dtype)
 
