@@ -77,16 +77,20 @@ FORMS: dict[str, Optimizer] = {
 
 def state_bytes(optimizer: Optimizer, params: optax.Params) -> dict[str, Any]:
     """Count the bytes of the state that `init` allocates."""
-    state = optimizer(1e-3).init(params)
-    leaves = jax.tree.leaves(state)
+    tx = optimizer(1e-3)
+    state = tx.init(params)
+    # Of each array like a parameter; the others are counts, keys and scales.
+    moments = optax.tree_utils.tree_map_params(
+        tx, lambda x: x.nbytes, state, transform_non_params=lambda _: 0
+    )
+    held = sum(jax.tree.leaves(moments))
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    scalars = sum(leaf.nbytes for leaf in leaves if leaf.ndim == 0)
-    total = sum(leaf.nbytes for leaf in leaves)
     return {
         "parameters": size,
         "total": total,
-        "scalars": scalars,
-        "per_parameter": (total - scalars) / size,
+        "besides": total - held,
+        "per_parameter": held / size,
     }
 
 

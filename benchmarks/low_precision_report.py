@@ -51,12 +51,17 @@ def beyond_spread(cell: dict[str, Any], form: str) -> bool:
 def bytes_table(results: dict[str, Any]) -> str:
     """State per parameter, as allocated."""
     return table(
-        ("state", "bytes per parameter", "bytes of scalars", "parameters"),
+        (
+            "state",
+            "bytes per parameter",
+            "bytes of counts, keys and scales",
+            "parameters",
+        ),
         [
             (
                 form,
                 f"{count['per_parameter']:g}",
-                f"{count['scalars']}",
+                f"{count['besides']}",
                 f"{count['parameters']:,}",
             )
             for form, count in results["bytes"].items()
