@@ -52,7 +52,7 @@ class Codec(Protocol):
     Attributes:
       dtype: The dtype of the codes: the `state_dtype`.
       bounded: Whether the codes need a bound on |m| / u.
-      initial: The code that fills each array before the first step.
+      initial: For each array of codes, the code that fills it before the first step.
     """
 
     @property
@@ -201,7 +201,7 @@ def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     else:
         m, u = codec.dequantize(*now)
         ratio = m / (u + eps_outside)
-    # Some codecs pass derivatives through u but not m, which would be wrong.
+    # Some codecs pass derivatives through u but not through m, which would be wrong.
     return jax.lax.stop_gradient(ratio).astype(jnp.result_type(g)), codes
 
 
