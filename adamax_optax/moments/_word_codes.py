@@ -109,8 +109,9 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
         |m_t| / u_t ≤ (β1/β2) |m_{t-1}| / u_{t-1} + (1 - β1).
 
     A stored u_t may be less than |g_t|, by a factor of c at most; then the same holds
-    with c times the bound. From 0 the bound rises to (1 - β1) / (1 - β1/β2) if β1 < β2,
-    and otherwise up to a cap of 64, at which larger ratios saturate.
+    with c times the bound. At constant betas the bound tends to (1 - β1) / (1 - β1/β2)
+    if β1 < β2, and otherwise grows without limit. It is capped at 64 - β1, where larger
+    ratios saturate.
 
     Args:
       bound: float32, of any shape; 0 before the first step.
