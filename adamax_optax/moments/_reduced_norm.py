@@ -35,8 +35,9 @@ class ScaleByReducedInfinityNormState(NamedTuple):
       codes: A tuple of trees with the structure and shapes of the parameters: (m, v)
         in bfloat16 or float16, or (word,) in uint16.
       scale: The scale s of each leaf, in [1/2, 2): u = s v; float32, shape (leaves,).
-      bound: An upper bound on |m| / u for each leaf, which sets the range of the word's
-        code of m / u; float32, shape (leaves,). `None` for bfloat16 and float16.
+      bound: An upper bound on the size of m / u for each leaf, which sets the range of
+        the word's code of m / u; float32, shape (leaves,). `None` for bfloat16 and
+        float16.
       key: Key of the rounding noise, new at each step; uint32, shape ().
     """
 
