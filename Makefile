@@ -1,12 +1,12 @@
 # make demo      train LeNet-5 on real digits and draw what it learned
-# make test      the tests, but for the slow ones
+# make test      the tests, except the slow ones
 # make test-all  the slow ones too: notebooks, benchmarks, killed and many processes
 # make lowest    the tests of `make test` at the lowest supported versions
 # make docs      build the pages: out/docs/index.html (two minutes for the notebooks)
 # make bench     measure the state forms and the speed, and draw them (half an hour)
 # make check     lint and type-check
-# make faults    plant one fault after the other and see the tests go red (half an hour)
-# make clean     remove what the above made
+# make faults    plant known faults one by one and check that tests fail (half an hour)
+# make clean     remove everything that these made
 PYTHON ?= python3
 VENV ?= .venv
 # Groups of pyproject.toml. PyTorch and Keras ("parity") are compared live;

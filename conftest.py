@@ -22,7 +22,7 @@ def pytest_configure(config):
     """Share compiled programs between workers, and with the next run.
 
     They lie in pytest's own cache: `--cache-clear` forgets them, and `-p
-    no:cacheprovider` does without them.
+    no:cacheprovider` switches them off.
     """
     if not hasattr(config, "cache"):
         return
@@ -33,7 +33,7 @@ def pytest_configure(config):
                 program.unlink()
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    # What another worker is writing cannot be read yet, and is compiled here instead.
+    # An entry that another worker is still writing cannot be read: compile it here.
     message = "ignore:Error (reading|writing) persistent compilation cache entry"
     config.addinivalue_line("filterwarnings", message)
 

@@ -1,4 +1,4 @@
-"""Conversion of arrays: from other libraries, and to the form of a state's arrays."""
+"""Convert arrays from other libraries, and to the form of a state's arrays."""
 
 import math
 from typing import Any

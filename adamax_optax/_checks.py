@@ -93,7 +93,7 @@ def check_hyperparameters(
 def check_learning_rate(value: Any) -> None:
     """Raise `ValueError` if a learning rate is negative, infinite or NaN.
 
-    A negative rate is no way to ascend: it would turn the weight decay into growth.
+    A negative rate is not for ascending: it would turn the weight decay into growth.
     """
     check_range(
         "learning_rate", value, schedule=True, fix=" To ascend, pass maximize=True."

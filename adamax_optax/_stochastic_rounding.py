@@ -47,8 +47,8 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
       A transformation with the state `StochasticRoundingState`. Updates of bfloat16 and
       float16 parameters come out in float32, in which they are exact, so
       `optax.apply_updates` gives exactly p'. A finite sum never becomes infinite, and
-      an update of 0 leaves p unchanged. Wrappers that need updates
-      in the gradients' dtype go inside the chain:
+      an update of 0 leaves p unchanged. Wrappers that need updates in the gradients'
+      dtype go inside the chain:
       ``optax.chain(optax.apply_if_finite(tx, 5), ao.stochastic_rounding())``.
 
     Raises:

@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def is_state_dict(x: Any) -> bool:
-    """Whether `x` has the keys of a state dict."""
+    """Return whether `x` has the keys of a state dict."""
     return isinstance(x, Mapping) and {"state", "param_groups"} <= set(x)
 
 

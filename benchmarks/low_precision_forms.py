@@ -1,7 +1,7 @@
 """The forms of state that are compared, and how far they drift from float64.
 
-Beside the package's own forms stands the naive one, which anybody would write first:
-m and u stored in bfloat16, with the arithmetic in float32.
+They are the package's own and the naive one, which anybody would write first: m and u
+stored in bfloat16, with the arithmetic in float32.
 """
 
 from collections.abc import Callable

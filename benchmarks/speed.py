@@ -40,8 +40,8 @@ from speed_subjects import OVERHEADS, REFERENCE, SUBJECTS, Copy, Subject
 from speed_workloads import SMALL, WORKLOADS, Workload, array
 
 COPY = "copy"
-# A peer that has not taken its first steps after so many seconds is left out; and for
-# thousands of leaves all but one of the forms that take minutes to compile.
+# Seconds after which a peer that has not taken its first steps is left out. With
+# thousands of leaves, all but one of the forms that take minutes to compile are too.
 PATIENCE = 180
 MANY = 1000
 LIGHT = 1 << 20  # parameters
@@ -329,7 +329,7 @@ def part_of(size: Size, parts: Sequence[str]) -> Size:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return old figures with those that were measured anew.
+    """Return old figures, replaced by those that were measured again.
 
     Raises:
       ValueError: If they are of another machine, day or version.

@@ -19,7 +19,7 @@ import numpy as np
 
 Shapes = Sequence[tuple[int, ...]]
 RATE = 1e-3
-WARM_UP = 5  # PyTorch compiles anew for a few steps
+WARM_UP = 5  # PyTorch compiles again for a few steps
 
 
 def torch(shapes: Shapes, *, compiled: bool = False, **options: Any) -> Callable:

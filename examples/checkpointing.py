@@ -4,8 +4,8 @@
     python examples/checkpointing.py --state-dtype uint16 --save-every 1
 
 Orbax writes parameters and optimizer state in the background while the training goes
-on. However the program ends, Ctrl-C or kill -9, the next start goes on from the newest
-complete checkpoint, and the last step has the bits of a run that nobody disturbed.
+on. However the program ends, Ctrl-C or kill -9, the next start continues from the
+newest complete checkpoint, and the last step gives the same bits as an undisturbed run.
 """
 
 import argparse

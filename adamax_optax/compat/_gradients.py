@@ -1,4 +1,4 @@
-"""Matching of gradients with parameters."""
+"""Match gradients with parameters."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -80,7 +80,7 @@ def scale_bound_key(moments: Moments) -> dict[str, float]:
 def restored(
     state: ParamState, state_dtype: Any, numbers: dict[str, float]
 ) -> ParamState:
-    """Return a state with its decoded moments as codes again, bit for bit.
+    """Return a state whose decoded moments are codes again, bit for bit.
 
     `state_dtype` is the dtype of the codes, `numbers` their `scale_bound_key`.
     """

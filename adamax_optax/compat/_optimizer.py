@@ -32,7 +32,7 @@ _REBUILT = (
 
 
 class Adamax:
-    """Adamax with the interface and the results of MindSpore's and PyTorch's class.
+    """Adamax with the interface and the results of MindSpore's and PyTorch's classes.
 
     It takes the arguments of `mindspore.experimental.optim.Adamax` and
     `torch.optim.Adamax`, and holds parameters and state, so a training loop can be
@@ -342,7 +342,7 @@ class Adamax:
             group["params"] = found.write(group["params"], own)
 
     def _kept(self, params: Sequence[Any]) -> list[_buckets.Bucket]:
-        """Return the buckets in the `state_dtype` of their groups."""
+        """Return the buckets, cast to the `state_dtype` of their groups."""
         return [
             _buckets.cast(bucket, params, self.param_groups[bucket.group])
             for bucket in self._buckets

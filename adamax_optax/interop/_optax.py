@@ -85,7 +85,7 @@ def to_optax(state: optax.OptState, optax_state: optax.OptState) -> optax.OptSta
 
 
 def _check(optax_state, ours):
-    """Raise `ValueError` unless the states hold moments of Optax and ours."""
+    """Raise `ValueError` unless one state holds Optax's moments and the other ours."""
     require_moments(ours)
     if not any(map(_is_optax, jax.tree.leaves(optax_state, is_leaf=_is_optax))):
         raise ValueError(
@@ -237,6 +237,6 @@ def _field(link, name):
 
 
 def _is_off(leaf):
-    """Whether a leaf is a hyperparameter of 0, which needs no counterpart."""
+    """Return whether a leaf is a hyperparameter of 0, which needs no counterpart."""
     is_known = not isinstance(leaf.value, jax.core.Tracer)
     return leaf.field == "setting" and is_known and bool(jnp.all(leaf.value == 0))

@@ -1,6 +1,6 @@
-"""Read and write the two states of this package as named leaves.
+"""Read and write the states of this package as named leaves.
 
-They are functional states, from ``tx.init``, and state dicts of the class `Adamax`.
+There are two: functional states, from ``tx.init``, and state dicts of the class.
 """
 
 from collections import Counter
@@ -60,7 +60,7 @@ def leaf_names(tree: Any) -> list[str]:
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-    """Whether names are mere numbers (of a list) or empty (of a single array)."""
+    """Return whether names are numbers (of a list) or empty (of a single array)."""
     return all(name == "" or name.isdecimal() for name in names)
 
 
@@ -71,7 +71,7 @@ def check_distinct(names: Sequence[str]) -> None:
 
 
 def is_pair(x: Any) -> bool:
-    """Whether `x` is a pair made by `optax.contrib.split_real_and_imaginary`."""
+    """Return whether `x` is a pair by `optax.contrib.split_real_and_imaginary`."""
     return getattr(x, "_fields", None) == ("real", "imaginary")
 
 

@@ -99,7 +99,7 @@ def take(
 def in_step(
     entries: Mapping[Any, Entry | None], library: str
 ) -> tuple[int, dict[Any, Entry]]:
-    """Return the one step count of all entries, as an int32 can hold it, and these.
+    """Return the common step count, capped to int32, and the entries that exist.
 
     Raises:
       ValueError: If the counts differ, or there are no moments.

@@ -23,7 +23,7 @@ Moments = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
 
 
 def is_moments(x: Any) -> bool:
-    """Whether `x` is a state that holds moments, encoded or not."""
+    """Return whether `x` is a state that holds moments, encoded or not."""
     return isinstance(x, Moments)
 
 
@@ -174,7 +174,7 @@ def _quantized(
     )
 
 
-# Jitted, to compile once for each shape and not operation by operation.
+# Jitted, to compile once for each shape instead of operation by operation.
 
 
 @functools.partial(jax.jit, static_argnums=0)

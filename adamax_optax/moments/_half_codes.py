@@ -25,9 +25,9 @@ class HalfCodes:
     root of v and the signed square root of m: 60 octaves. v is clipped to normal
     numbers, and gradients so that no denominator is ever 0 or infinite.
 
-    Each array depends on itself and the gradient alone, to be updated in place, and
-    ends in an operation with two operands: XLA on CPU recomputes a trailing chain of
-    conversions in every reader.
+    Each array depends only on itself and the gradient, so it can be updated in place.
+    It ends in an operation with two operands, since XLA on CPU recomputes a trailing
+    chain of conversions in every reader.
 
     Attributes:
       dtype: `jnp.bfloat16` or `jnp.float16`.

@@ -35,8 +35,9 @@ class ScaleByReducedInfinityNormState(NamedTuple):
       codes: A tuple of trees with the structure and shapes of the parameters: (m, v)
         in bfloat16 or float16, or (word,) in uint16.
       scale: The scale s of each leaf, in [1/2, 2): u = s v; float32, shape (leaves,).
-      bound: An upper bound on |m| / u for each leaf, which sets the range of the word's
-        code of m / u; float32, shape (leaves,). `None` for bfloat16 and float16.
+      bound: An upper bound on the size of m / u for each leaf, which sets the range of
+        the word's code of m / u; float32, shape (leaves,). `None` for bfloat16 and
+        float16.
       key: Key of the rounding noise, new at each step; uint32, shape ().
     """
 
@@ -52,7 +53,7 @@ class Codec(Protocol):
     Attributes:
       dtype: The dtype of the codes: the `state_dtype`.
       bounded: Whether the codes need a bound on |m| / u.
-      initial: The code that fills each array before the first step.
+      initial: For each array of codes, the code that fills it before the first step.
     """
 
     @property
@@ -201,7 +202,7 @@ def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     else:
         m, u = codec.dequantize(*now)
         ratio = m / (u + eps_outside)
-    # Some codecs pass derivatives through u but not m, which would be wrong.
+    # Some codecs pass derivatives through u but not through m, which would be wrong.
     return jax.lax.stop_gradient(ratio).astype(jnp.result_type(g)), codes
 
 

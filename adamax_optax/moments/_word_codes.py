@@ -109,31 +109,32 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
         |m_t| / u_t ≤ (β1/β2) |m_{t-1}| / u_{t-1} + (1 - β1).
 
     A stored u_t may be less than |g_t|, by a factor of c at most; then the same holds
-    with c times the bound. From 0 the bound rises to (1 - β1) / (1 - β1/β2) if β1 < β2,
-    and otherwise up to a cap of 64, at which larger ratios saturate.
+    with c times the bound. At constant betas the bound tends to (1 - β1) / (1 - β1/β2)
+    if β1 < β2, and otherwise grows without limit. It is capped at 64 - β1, where larger
+    ratios saturate.
 
     Args:
       bound: float32, of any shape; 0 before the first step.
       b1: β1.
       b2: β2, greater than 0.
     """
-    # No product is an operand of the sum, which some programs would fuse into one
-    # rounding: every program must compute the same bits.
+    # Every program must compute the same bits. Some would fuse a sum with a product
+    # into one rounding, so no operand of this sum is a product.
     return jnp.minimum(b1 / b2 * bound, _BOUND_MAX - 1) + (1 - b1)
 
 
 def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     """Return the bound for one leaf with float32 moments from elsewhere."""
     ratio = jnp.abs(m) / u
-    # Not 0, as after no steps: 1 / bound must be finite, or r = 0 has no code.
+    # At least 2^-64, even if m is 0: 1 / bound must be finite, or r = 0 has no code.
     largest = jnp.max(ratio, initial=2.0**-64, where=jnp.isfinite(ratio))
     return jnp.minimum(largest, _BOUND_MAX)
 
 
 def _join(ratio, norm):
-    # XLA on CPU computes a final `or` of two words once, which moves 18 bytes per
-    # parameter and needs no temporaries. It would recompute an int32 sum that is
-    # converted last in every reader.
+    # XLA on CPU computes a final `or` of two words once: the step moves 18 bytes per
+    # parameter and needs no temporaries. An int32 sum, converted last, would be
+    # recomputed in every reader.
     return (ratio.astype(jnp.uint16) << 8) | norm.astype(jnp.uint16)
 
 
@@ -156,8 +157,8 @@ def _ratio(word, bound):
 
 
 def _ratio_code(m, v, bound, random):
-    # The only division, used once: XLA on CPU would write one that is used twice to
-    # memory, and give a division of scalars a kernel of its own.
+    # The only division, used once: XLA on CPU would write a quotient that is used twice
+    # to memory, and give a division of scalars a kernel of its own.
     x = jnp.minimum(jnp.abs(m) / (v * (bound * _UNIT)) + 1.0, _RATIO_MAX)
     dropped = (random >> (32 - _RATIO_DROP)).astype(jnp.int32)
     code = ((to_bits(x) + dropped) >> _RATIO_DROP) - (_RATIO_ONE >> _RATIO_DROP)

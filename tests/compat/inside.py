@@ -7,7 +7,8 @@ import jax
 import adamax_optax as ao
 from adamax_optax.compat import _buckets, _moments, _step
 
-# Smaller parameters share arrays, of at most so many elements; so many alike at once.
+# Parameters of up to SMALL elements share arrays of up to BUFFER elements, and up to
+# ALIKE of one shape share one.
 SMALL, BUFFER, ALIKE = _buckets.SMALL, _buckets.BUFFER, _buckets.ALIKE
 
 

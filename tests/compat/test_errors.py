@@ -88,7 +88,7 @@ def assert_refused(optimizer, match, call):
     with pytest.raises(ValueError, match=match):
         call()
     np.testing.assert_equal(everything(optimizer), before)
-    # And it goes on from there.
+    # And it can still step.
     optimizer([{"w": jnp.ones(2), "b": jnp.ones(())}, jnp.ones(3)])
 
 

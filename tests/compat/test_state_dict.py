@@ -1,4 +1,4 @@
-"""State dicts of the class `Adamax`: their layout, and runs that go on from them."""
+"""State dicts of the class `Adamax`: their layout, and runs that continue from them."""
 
 import json
 import pickle

@@ -158,7 +158,7 @@ def test_state_from_pytorch_and_back():
     params, gradients = draw()
     theirs = Theirs(params)
     first = run(theirs, gradients[:20])
-    # Ours goes on with what PyTorch left at step 20 …
+    # Ours continues from PyTorch's state at step 20 …
     ours = take_over(Ours(first[-1]), theirs)
     middle = run(ours, gradients[20:35], start=20)
     assert_close(middle, run(theirs, gradients[20:35], start=20))

@@ -19,8 +19,8 @@ import pytest
 import adamax_optax as ao
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# When a life is ended, in turn. The uint16 state rounds at random at each step, so that
-# nothing but the right bits goes on as the undisturbed run does.
+# When to kill each life, in turn. The uint16 state rounds at random at each step, so
+# only the right bits continue like the undisturbed run.
 MOMENTS = ["start", *["writing", "anywhere", "start", "anywhere", "writing"] * 4]
 FOREVER = 10**6
 

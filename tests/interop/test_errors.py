@@ -89,7 +89,7 @@ def test_step_counts_that_are(step):
 
 
 def test_counts_stay_at_the_largest_int32():
-    # The class goes on counting.
+    # The class counts further.
     state_dict = saved(2, step=2**32)
     state = from_torch(state_dict, ao.adamax().init([jnp.ones(2)]))
     assert optax.tree_utils.tree_get(state, "count") == 2**31 - 1
@@ -235,7 +235,7 @@ def test_moments_without_a_count():
 
 
 def test_each_part_has_its_own_count():
-    # One has none, and the other's stands further on in its chain.
+    # One has none, and the other's is further on in its chain.
     parts = {
         "a": ao.scale_by_infinity_norm(),
         "b": optax.chain(

@@ -120,7 +120,7 @@ def test_order(model, order, by_name):
 
 
 def test_what_else_keras_keeps(model):
-    # A moving average stands between, and there is no learning rate.
+    # There is a moving average in between, and no learning rate.
     optimizer = keras.optimizers.Adamax(RATE, use_ema=True)
     middle = advance(model, optimizer, draw_gradients(model, 2))
     state = from_keras(optimizer.variables, ao.adamax().init(middle))

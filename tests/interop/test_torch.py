@@ -74,7 +74,7 @@ def run_of_theirs():
 @pytest.fixture
 def theirs(run_of_theirs):
     """A run of PyTorch: its state and parameters at step 10, and at the end."""
-    # PyTorch goes on with the very tensors that it has loaded.
+    # PyTorch steps the very tensors that it has loaded.
     return copy.deepcopy(run_of_theirs)
 
 

@@ -1,15 +1,15 @@
-"""Save runs of this package in their middle, for `record_interop.py` to go on with.
+"""Save half-finished runs of this package, for `record_interop.py` to continue.
 
 Run it where this package is installed, from the root of the repository, and then the
-other one where MindSpore is::
+other program where MindSpore is::
 
     python -m tests.mindspore.save_interop
     .venv-mindspore/bin/python tests/mindspore/record_interop.py
 
 It writes `<case>_ours.npz` into `tests/data/mindspore/interop/`: `checkpoint/*`, the
 parameters and what `to_mindspore` makes of the state after MIDDLE steps, and
-`gradients/*`, those of the steps after that. The tests take the same run again, go on
-with it and compare the end with MindSpore's.
+`gradients/*`, those of the steps after that. The tests repeat the run, continue it and
+compare the end with MindSpore's.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ def ours(case: str) -> tuple[Any, Any, list[Any]]:
 
 
 def checkpoint(case: str, params: Any, state: Any) -> Arrays:
-    """Return what MindSpore is to go on with."""
+    """Return the checkpoint from which MindSpore is to continue."""
     values = in_mindspore(params)
     return values | ao.interop.to_mindspore(
         state,

@@ -374,7 +374,7 @@ def test_any_tree_has_the_numbers(tree, optimizer, form, hyper, draw):
 
 
 def no_parameters(leaf):
-    """Return what may stand in a leaf's place and can be no parameter."""
+    """Return objects that may be in a leaf's place but are no parameters."""
     return [
         np.ones(leaf.shape, "int32"),
         np.ones(leaf.shape, bool),
