@@ -8,6 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def is_array(x: Any) -> bool:
+    """Return whether `x` is a JAX or NumPy array, or a NumPy scalar."""
+    return isinstance(x, jax.Array | np.ndarray | np.generic)
+
+
 def to_numpy(value: Any) -> np.ndarray:
     """Convert an array of JAX, NumPy, Keras, PyTorch or MindSpore to NumPy."""
     if hasattr(value, "asnumpy"):

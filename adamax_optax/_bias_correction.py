@@ -11,6 +11,8 @@ from adamax_optax._checks import check_decay_rate, check_inexact
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax._sharding import replicated_beside
 
+LARGEST_COUNT = 2**31 - 1  # at which a step count stays
+
 
 class ScaleByBiasCorrectionState(NamedTuple):
     """The number of steps taken.

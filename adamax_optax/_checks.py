@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adamax_optax._arrays import is_array
 from adamax_optax._dtypes import leaf_dtype
 
 # A larger Python number would be infinite in float32, and 0 times it NaN.
@@ -35,16 +36,17 @@ def check_range(
       schedule: Whether `value` may be a schedule.
       fix: Advice to append to the message.
     """
-    is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
-    if is_array and value.shape != ():
+    given_array = is_array(value)
+    if given_array and value.shape != ():
         raise ValueError(
-            f"{name} must be one number, got an array of shape {value.shape}, {value!r}"
+            f"{name} must be one number, got an array of shape {value.shape}, "
+            f"{value!r}."
         )
     real = isinstance(value, int | float) or (
-        is_array
+        given_array
         and any(jnp.issubdtype(value.dtype, kind) for kind in (np.integer, np.floating))
     )
-    if not real and not (schedule and not is_array and callable(value)):
+    if not real and not (schedule and not given_array and callable(value)):
         raise ValueError(
             f"{name} must be a real number, or an array of one"
             f"{', or a schedule' if schedule else ''}, got {value!r} of type "
@@ -102,11 +104,20 @@ def check_learning_rate(value: Any) -> None:
 
 def check_flag(name: str, value: Any) -> None:
     """Raise `ValueError` unless `value` is a boolean or a boolean array of shape ()."""
-    is_array = isinstance(value, jax.Array | np.ndarray | np.bool_)
     if not isinstance(value, bool) and not (
-        is_array and value.shape == () and value.dtype == bool
+        is_array(value) and value.shape == () and value.dtype == bool
     ):
         raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `ValueError` unless `seed` is a whole number in [0, 2**32), or an array."""
+    is_whole = isinstance(seed, int) or (
+        is_array(seed) and seed.shape == () and jnp.issubdtype(seed.dtype, np.integer)
+    )
+    known = is_whole and not isinstance(seed, jax.Array)
+    if not is_whole or (known and not 0 <= seed < 2**32):
+        raise ValueError(f"seed must be a whole number in [0, 2**32), got {seed!r}.")
 
 
 def check_inexact(path: Any, leaf: Any, what: str) -> None:
@@ -118,8 +129,8 @@ def check_inexact(path: Any, leaf: Any, what: str) -> None:
         )
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(
-            f"The {what} at {leaf_name(path)} has dtype {dtype}; Adamax needs a "
-            "floating or complex one. Leave such leaves out with optax.masked or "
+            f"The {what} at {leaf_name(path)} has dtype {dtype}; it must be "
+            "floating or complex. Leave such leaves out with optax.masked or "
             "optax.partition."
         )
 
@@ -144,7 +155,8 @@ def check_gradients(gradients: Any, moments: Any) -> None:
                 f"init was given hold {jax.tree.structure(moment)}."
             )
         check_inexact(path, gradient, "gradient")
-        check_fit(path, gradient, moment, "gradient", "parameter that init was given")
+        name = f"The gradient at {leaf_name(path)}"
+        check_fit(name, gradient, moment, "parameter that init was given")
 
 
 def check_params(gradients: Any, params: Any) -> None:
@@ -161,7 +173,8 @@ def check_params(gradients: Any, params: Any) -> None:
             continue
         check_inexact(path, gradient, "gradient")
         check_inexact(path, param, "parameter")
-        check_fit(path, gradient, param, "gradient", "parameter passed to update")
+        name = f"The gradient at {leaf_name(path)}"
+        check_fit(name, gradient, param, "parameter passed to update")
 
 
 def checked_mask(mask: Any) -> Callable[[Any], Any]:
@@ -197,20 +210,19 @@ def leaf_name(path: Any) -> str:
     return jax.tree_util.keystr(path) or "the root"
 
 
-def check_fit(path: Any, leaf: Any, other: Any, what: str, than: str) -> None:
+def check_fit(name: str, leaf: Any, other: Any, than: str) -> None:
     """Raise `ValueError` unless two arrays agree in shape and in being complex or not.
 
-    `what` and `than` name them in the message.
+    `name` and `than` are what the message calls them.
     """
     if jnp.shape(leaf) != jnp.shape(other):
         raise ValueError(
-            f"The {what} at {leaf_name(path)} has shape {jnp.shape(leaf)}, the {than} "
-            f"has {jnp.shape(other)}."
+            f"{name} has shape {jnp.shape(leaf)}, the {than} has {jnp.shape(other)}."
         )
     if jnp.iscomplexobj(leaf) != jnp.iscomplexobj(other):
         raise ValueError(
-            f"The {what} at {leaf_name(path)} has dtype {jnp.result_type(leaf)}, the "
-            f"{than} {jnp.result_type(other)}: both must be real or both complex."
+            f"{name} has dtype {jnp.result_type(leaf)}, the {than} "
+            f"{jnp.result_type(other)}: both must be real or both complex."
         )
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import jax
 
+# The last key of the path to an array in a variable.
+VALUE = jax.tree_util.GetAttrKey("value")
+
 
 def is_node(x: Any) -> bool:
     """Return whether `x` is an NNX module or variable."""

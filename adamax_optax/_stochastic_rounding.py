@@ -4,10 +4,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from adamax_optax._checks import check_fit, check_inexact, pairs
+from adamax_optax._checks import (
+    check_fit,
+    check_inexact,
+    check_seed,
+    leaf_name,
+    pairs,
+)
 from adamax_optax._dtypes import leaf_dtype
 from adamax_optax._rounding import leaf_key, noise, round_to_neighbour
 from adamax_optax._sharding import replicated_beside
@@ -69,7 +74,7 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
       Gupta et al., `Deep Learning with Limited Numerical Precision
       <https://arxiv.org/abs/1502.02551>`_, 2015, section 3.
     """
-    _check_seed(seed)
+    check_seed(seed)
 
     def init_fn(params):
         return StochasticRoundingState(
@@ -101,23 +106,13 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _check_seed(seed):
-    # Traced, or injected by Optax, the seed is an array.
-    is_array = isinstance(seed, jax.Array | np.ndarray | np.generic)
-    is_whole = isinstance(seed, int) or (
-        is_array and seed.shape == () and jnp.issubdtype(seed.dtype, np.integer)
-    )
-    known = is_whole and not isinstance(seed, jax.Array)
-    if not is_whole or (known and not 0 <= seed < 2**32):
-        raise ValueError(f"seed must be a whole number in [0, 2**32), got {seed!r}.")
-
-
 def _round_sum(path, update, param, key):
     """Return p' - p in float32, with p' = p + update rounded at random."""
     if update is None or not _is_half(param):
         return update
     check_inexact(path, update, "update")
-    check_fit(path, update, param, "update", "parameter passed to update")
+    name = f"The update at {leaf_name(path)}"
+    check_fit(name, update, param, "parameter passed to update")
     wide = jnp.asarray(param, jnp.float32)
     exact = wide + jnp.asarray(update, jnp.float32)
     return round_to_neighbour(exact, param.dtype, noise(exact, key)) - wide

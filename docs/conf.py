@@ -79,7 +79,10 @@ intersphinx_timeout = 5  # seconds
 intersphinx_cache_limit = 0  # an empty inventory must not outlive the build
 
 # In prose "|g|" means a modulus, and not one of reStructuredText's substitutions.
-rst_prolog = r".. |g| replace:: \|g\|"
+rst_prolog = r"""
+.. |g| replace:: \|g\|
+.. |m| replace:: \|m\|
+"""
 
 # Mathematics without the network: the one file of MathJax that needs no other.
 mathjax = importlib.util.find_spec("sphinx-mathjax-offline")

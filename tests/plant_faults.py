@@ -236,7 +236,7 @@ FAULTS = {
     ),
     "cast-forgets-the-scale": Fault(
         "scale, key = state.scale, next_key(state.key)",
-        "scale, key = jnp.ones([], jnp.float32) / 2, next_key(state.key)",
+        "scale, key = jnp.ones_like(state.scale) / 2, next_key(state.key)",
         "moments/test_cast_state.py",
     ),
     # The class.

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from adamax_optax import _nnx
+from adamax_optax._arrays import is_array
+from adamax_optax._checks import check_fit
 from adamax_optax.compat._parameters import (
     Path,
     flatten,
-    is_array,
     is_inexact,
     label,
     strongly_typed,
@@ -112,19 +112,12 @@ def _check(gradient, param, path):
             f"The gradient of {label(path)} must be an array of JAX or NumPy, got "
             f"{gradient!r}."
         )
-    if gradient.shape != param.shape:
+    if not is_inexact(gradient):
         raise ValueError(
-            f"The gradient of {label(path)} has shape {gradient.shape}, the parameter "
-            f"{param.shape}."
+            f"The gradient of {label(path)} has dtype {gradient.dtype}, which is "
+            "neither floating nor complex."
         )
-    if gradient.dtype != param.dtype and (
-        not is_inexact(gradient)
-        or jnp.iscomplexobj(gradient) != jnp.iscomplexobj(param)
-    ):
-        raise ValueError(
-            f"The gradient of {label(path)} has dtype {gradient.dtype}, the parameter "
-            f"{param.dtype}: both must be floating or both complex."
-        )
+    check_fit(f"The gradient of {label(path)}", gradient, param, "parameter")
 
 
 def _kinds(numbers, gradients, params):

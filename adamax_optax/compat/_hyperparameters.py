@@ -1,7 +1,6 @@
 """Hyperparameters of groups: checked, translated to the functional names, packed."""
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax._checks import check_range
+from adamax_optax._arrays import is_array
+from adamax_optax._checks import check_flag, check_range
 from adamax_optax.moments import codec_for
 
 _ARGUMENTS = ("learning_rate", "b1", "b2", "eps", "weight_decay", "maximize")
@@ -30,12 +30,8 @@ def check(group: Mapping[str, Any], *, look: bool = False) -> None:
         raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}.")
     for i, beta in enumerate(betas):
         _check_number(f"betas[{i}]", beta, below=1.0, look=look)
-    maximize = group["maximize"]
     # It is an array if a whole state dict was converted to arrays.
-    is_array = isinstance(maximize, jax.Array | np.ndarray | np.bool_)
-    is_flag = is_array and maximize.dtype == bool and maximize.size == 1
-    if not isinstance(maximize, bool) and not is_flag:
-        raise ValueError(f"maximize must be True or False, got {maximize!r}.")
+    check_flag("maximize", _scalar(group["maximize"]))
     if group.get("state_dtype") is not None:
         codec_for(group["state_dtype"])
 
@@ -117,17 +113,12 @@ def _put(table, i, j, value):
 def _check_number(
     name: str, value: Any, *, look: bool, below: float = math.inf
 ) -> None:
-    is_array = isinstance(value, jax.Array | np.ndarray)
-    is_real = is_array and any(
-        jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer)
-    )
-    if not (isinstance(value, numbers.Real) or is_real) or np.size(value) != 1:
-        raise ValueError(
-            f"{name} must be an int, a float or an array of one element, got {value!r}."
-        )
-    value = np.asarray(value) if look and is_array else value
-    check_range(name, _scalar(value), below=below)
+    value = _scalar(value)
+    if look and isinstance(value, jax.Array):
+        value = np.asarray(value)
+    check_range(name, value, below=below)
 
 
 def _scalar(value: Any) -> Any:
-    return value.reshape(()) if np.ndim(value) else value
+    """Return an array of one element with shape (), and anything else as it is."""
+    return value.reshape(()) if is_array(value) and value.size == 1 else value

@@ -20,6 +20,7 @@ from adamax_optax.moments import (
     ScaleByReducedInfinityNormState,
     cast_state,
     is_moments,
+    map_moments,
     restore_codes,
     state_dtype_of,
 )
@@ -56,11 +57,11 @@ def cast(
     if state_dtype_of(moments) == wanted:
         return moments
     state: Any = moments  # its types are narrower than Optax's
-    cast: Any = cast_state(state, wanted)
+    new: Any = cast_state(state, wanted)
     if wanted is not None:
-        return cast._replace(key=jnp.full_like(cast.key, key))
+        return new._replace(key=jnp.full_like(new.key, key))
     dtype = compute_dtype(jnp.finfo(param_dtype).dtype)
-    return jax.tree.map(lambda x: x.astype(dtype), cast)
+    return jax.tree.map(lambda x: x.astype(dtype), new)
 
 
 def scale_bound_key(moments: Moments) -> dict[str, float]:
@@ -109,9 +110,7 @@ def moments_in(state: optax.OptState) -> Moments:
 
 def with_moments(state: optax.OptState, moments: Moments) -> optax.OptState:
     """Return a functional state with these moments."""
-    return jax.tree.map(
-        lambda x: moments if is_moments(x) else x, state, is_leaf=is_moments
-    )
+    return map_moments(lambda _: moments, state)
 
 
 def columns(moments: Moments) -> tuple[Any, ...]:
@@ -149,11 +148,11 @@ def rows(moments: Moments) -> list[Moments]:
     ]
 
 
-def stack(rows: Sequence[Moments]) -> Any:
-    """Join what `rows` splits; reduced moments take the key of the first row."""
-    first = rows[0]
-    parts = zip(*map(columns, rows), strict=True)
-    lists = [list(itertools.chain(*part)) for part in parts]
+def stack(parts: Sequence[Moments]) -> Any:
+    """Join what `rows` splits; reduced moments take the key of the first part."""
+    first = parts[0]
+    together = zip(*map(columns, parts), strict=True)
+    lists = [list(itertools.chain(*column)) for column in together]
     if isinstance(first, ScaleByInfinityNormState):
         return ScaleByInfinityNormState(*lists)
 
@@ -161,7 +160,7 @@ def stack(rows: Sequence[Moments]) -> Any:
         return put_like(arrays[0], np.concatenate(list(map(np.asarray, arrays))))
 
     scale, bound = (
-        jax.tree.map(whole, *(getattr(row, name) for row in rows))
+        jax.tree.map(whole, *(getattr(part, name) for part in parts))
         for name in ("scale", "bound")
     )
     return first._replace(codes=tuple(lists), scale=scale, bound=bound)

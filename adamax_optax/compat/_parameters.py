@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from adamax_optax import _nnx
+from adamax_optax._arrays import is_array
 
 # A parameter's path in the tree, such as ("['conv1']", "['kernel']").
 Path = tuple[str, ...]
@@ -135,11 +135,6 @@ def flatten(tree: Any, *, with_none: bool = False) -> tuple[dict[Path, Any], Any
 def label(path: Path) -> str:
     """Return a parameter's name for messages, such as ``params['conv1']['kernel']``."""
     return "params" + "".join(path)
-
-
-def is_array(x: Any) -> bool:
-    """Return whether `x` is a JAX or NumPy array, or a NumPy scalar."""
-    return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
 def strongly_typed(array: Any) -> Any:

@@ -103,9 +103,9 @@ def load_moments(
             )
             states[i] = _moments.ParamState(moments, entry.step)
             dtype = options[i].get("state_dtype")
-            numbers = _numbers(codings[number], name, dtype, problems)
-            if numbers and not problems:
-                states[i] = _moments.restored(states[i], dtype, numbers)
+            restoring = _numbers(codings[number], name, dtype, problems)
+            if restoring and not problems:
+                states[i] = _moments.restored(states[i], dtype, restoring)
     refuse("The state dict", problems)
     return states
 

@@ -10,11 +10,10 @@ import numpy as np
 import optax
 
 from adamax_optax._adamax import adamax
+from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._buckets import Bucket
-
-_LARGEST_COUNT = np.iinfo(np.int32).max
 
 
 def step(
@@ -37,7 +36,7 @@ def step(
         [bucket.moments for bucket in buckets],
         [params[k] for k in order],
         [gradients[k] for k in order],
-        np.array([min(b.count, _LARGEST_COUNT) for b in buckets], np.int32),
+        np.array([min(b.count, LARGEST_COUNT) for b in buckets], np.int32),
         hyper.table,
         tuple(
             _Kind(

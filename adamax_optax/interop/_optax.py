@@ -9,10 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamax_optax import _nnx
 from adamax_optax._bias_correction import ScaleByBiasCorrectionState
 from adamax_optax._checks import refuse
 from adamax_optax.interop._states import in_form_of
-from adamax_optax.moments import cast_state, is_moments, require_moments
+from adamax_optax.moments import (
+    cast_state,
+    is_moments,
+    map_moments,
+    require_moments,
+)
 
 
 def from_optax(
@@ -149,8 +155,7 @@ def _carried(source, target):
 
 def _wide(state):
     """Return a state with our moments, if it has any, decoded."""
-    ours = any(map(is_moments, jax.tree.leaves(state, is_leaf=is_moments)))
-    return cast_state(state, None) if ours else state
+    return map_moments(lambda moments: cast_state(moments, None), state)
 
 
 def _fitted(value, place, problems):
@@ -213,9 +218,9 @@ def _children(node):
         node, is_leaf=lambda x: x is not node
     )
     # An NNX variable and the array in it share one address.
-    value = (jax.tree_util.GetAttrKey("value"),)
+    inside = (_nnx.VALUE,)
     return [
-        ([] if path == value else [jax.tree_util.keystr(path, simple=True)], child)
+        ([] if path == inside else [jax.tree_util.keystr(path, simple=True)], child)
         for path, child in found
     ]
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from adamax_optax import _nnx
 from adamax_optax._arrays import cast_like, copied, place_of, put_like
-from adamax_optax._bias_correction import ScaleByBiasCorrectionState
+from adamax_optax._bias_correction import LARGEST_COUNT, ScaleByBiasCorrectionState
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import (
     Entry,
@@ -29,8 +30,6 @@ from adamax_optax.moments import (
     require_moments,
     state_dtype_of,
 )
-
-LAST_COUNT = 2**31 - 1  # a functional state's int32 count stops here
 
 
 def leaf_names(tree: Any) -> list[str]:
@@ -242,7 +241,7 @@ def _wide(node):
 
 def _counted(node, step):
     """Return a state that has only a count, with another count."""
-    step = np.asarray(min(step, LAST_COUNT))
+    step = np.asarray(min(step, LARGEST_COUNT))
     return jax.tree.map(lambda count: put_like(count, step), node)
 
 
@@ -310,8 +309,8 @@ class StateDict:
 
 
 def _name(path):
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]  # inside a variable of NNX
+    if path and path[-1] == _nnx.VALUE:
+        path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 

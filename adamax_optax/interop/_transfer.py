@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adamax_optax._arrays import to_numpy, whole_number
+from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import Entry
-from adamax_optax.interop._states import LAST_COUNT, State, are_numbers, open_state
+from adamax_optax.interop._states import State, are_numbers, open_state
 
 Convert = Callable[[str, np.ndarray], Any]
 Order = Mapping[Any, str | None] | Sequence[str | None]
@@ -104,15 +105,15 @@ def in_step(
     Raises:
       ValueError: If the counts differ, or there are no moments.
     """
-    there = {key: entry for key, entry in entries.items() if entry is not None}
-    steps = {entry.step for entry in there.values()}
-    if len(steps) != 1 or len(there) < len(entries):
+    present = {key: entry for key, entry in entries.items() if entry is not None}
+    steps = {entry.step for entry in present.values()}
+    if len(steps) != 1 or len(present) < len(entries):
         counts = {key: getattr(entry, "step", 0) for key, entry in entries.items()}
         raise ValueError(
             f"{library} has one step count for all parameters, and moments for each; "
             f"the state has the counts {counts}."
         )
-    return min(steps.pop(), LAST_COUNT), there
+    return min(steps.pop(), LARGEST_COUNT), present
 
 
 def _converted(entry, leaf, convert):

@@ -1,13 +1,15 @@
 """Convert moments from one `state_dtype` to another, in the middle of a run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from adamax_optax._arrays import put_like
 from adamax_optax._dtypes import StateDType
 from adamax_optax._rounding import leaf_key, next_key, noise
 from adamax_optax._sharding import replicated_beside
@@ -25,6 +27,13 @@ Moments = ScaleByInfinityNormState | ScaleByReducedInfinityNormState
 def is_moments(x: Any) -> bool:
     """Return whether `x` is a state that holds moments, encoded or not."""
     return isinstance(x, Moments)
+
+
+def map_moments(fn: Callable[[Any], Any], opt_state: optax.OptState) -> Any:
+    """Return a state with `fn` applied to its moments."""
+    return jax.tree.map(
+        lambda x: fn(x) if is_moments(x) else x, opt_state, is_leaf=is_moments
+    )
 
 
 def require_moments(opt_state: optax.OptState) -> None:
@@ -76,11 +85,7 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
       >>> updates, small = tx.update(p, small, p)
     """
     require_moments(opt_state)
-    return jax.tree.map(
-        lambda x: _cast(x, state_dtype) if is_moments(x) else x,
-        opt_state,
-        is_leaf=is_moments,
-    )
+    return map_moments(lambda moments: _cast(moments, state_dtype), opt_state)
 
 
 def restore_codes(
@@ -125,8 +130,7 @@ def _cast(state: Moments, state_dtype: StateDType) -> Moments:
         key = replicated_beside(moments.mu, 0, jnp.uint32)
     bound = None
     if codec.bounded:
-        bounds = map(_bound_of, leaves, jax.tree.leaves(moments.nu))
-        bound = jnp.stack([*bounds]) if leaves else jnp.zeros(0, jnp.float32)
+        bound = _stacked(map(_bound_of, leaves, jax.tree.leaves(moments.nu)), scale)
     return _quantized(
         codec, moments, scale, bound, key, lambda leaf, m: noise(m, leaf_key(key, leaf))
     )
@@ -172,6 +176,14 @@ def _quantized(
         bound=bound,
         key=key,
     )
+
+
+def _stacked(bounds: Iterable[jax.Array], scale: jax.Array) -> jax.Array:
+    """Return scalars, which may be on different devices, as an array beside `scale`."""
+    scalars = list(bounds)
+    if not scalars or any(isinstance(x, jax.core.Tracer) for x in scalars):
+        return jnp.asarray(scalars, jnp.float32)
+    return put_like(scale, np.asarray(jax.device_get(scalars), np.float32))
 
 
 # Jitted, to compile once for each shape instead of operation by operation.

@@ -66,7 +66,16 @@ class Codec(Protocol):
     def initial(self) -> tuple[float, ...]: ...
 
     def step(
-        self, g, codes, inverse, quarterings, bounds, b1, b2, eps, random
+        self,
+        g: jax.Array,
+        codes: Any,
+        inverse: jax.Array,
+        quarterings: jax.Array,
+        bounds: Any,
+        b1: ArrayLike,
+        b2: ArrayLike,
+        eps: ArrayLike,
+        random: jax.Array,
     ) -> tuple[jax.Array, ...]:
         """Return the codes after one gradient.
 
@@ -82,13 +91,22 @@ class Codec(Protocol):
           random: Noise, uint32, of the gradient's shape.
         """
 
-    def ratio(self, codes, scale, bound) -> jax.Array:
+    def ratio(self, codes: Any, scale: jax.Array, bound: Any) -> jax.Array:
         """Return m / u, float32."""
 
-    def dequantize(self, codes, scale, bound) -> tuple[jax.Array, jax.Array]:
+    def dequantize(
+        self, codes: Any, scale: jax.Array, bound: Any
+    ) -> tuple[jax.Array, jax.Array]:
         """Return m and u, float32."""
 
-    def quantize(self, m, u, scale, bound, random) -> tuple[jax.Array, ...]:
+    def quantize(
+        self,
+        m: jax.Array,
+        u: jax.Array,
+        scale: jax.Array,
+        bound: Any,
+        random: jax.Array,
+    ) -> tuple[jax.Array, ...]:
         """Return the codes of m and u."""
 
 

@@ -67,7 +67,7 @@ def test_a_parameter_without_gradient_is_kept():
 def test_a_refused_step_deletes_nothing():
     params = start()
     optimizer = ao.Adamax(params, donate=True)
-    with pytest.raises(ValueError, match=r"shape \(2,\), the parameter \(3,\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\), the parameter has \(3,\)"):
         optimizer({**gradients_at(0), "b": jnp.ones(2)})
     assert not any(x.is_deleted() for x in jax.tree.leaves(params))
 

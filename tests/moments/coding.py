@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import adamax_optax as ao
+from adamax_optax.moments import _reduced_norm
 
 
 @functools.cache
@@ -32,3 +33,9 @@ def decoded(state: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return m and u of one leaf's reduced state, in float64."""
     wide = cast(state, None)
     return np.asarray(wide.mu, np.float64), np.asarray(wide.nu, np.float64)
+
+
+def traced_leaf_steps() -> int:
+    """Return how many kinds of leaves a reduced step has been traced for."""
+    step_leaf: Any = _reduced_norm._step_leaf
+    return step_leaf._cache_size()

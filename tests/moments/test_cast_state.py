@@ -164,6 +164,19 @@ def test_masked_leaves():
     chex.assert_trees_all_equal_shapes_and_dtypes(cast, small.init(PARAMS))
 
 
+def test_leaves_on_different_devices_stay_there():
+    one, two = jax.devices()[:2]
+    params = [jax.device_put(jnp.ones(3), one), jax.device_put(jnp.ones(4), two)]
+    state = ao.adamax().init(params)
+    small = ao.interop.cast_state(state, jnp.uint16)
+    codes = optax.tree_utils.tree_get(small, "codes")[0]
+    assert [code.devices() for code in codes] == [{one}, {two}]
+    back = ao.interop.cast_state(small, None)
+    chex.assert_trees_all_equal(
+        optax.tree_utils.tree_get(back, "mu"), optax.tree_utils.tree_get(state, "mu")
+    )
+
+
 def test_complex_moments_are_refused():
     state = ao.adamax().init(jnp.ones(3, jnp.complex64))
     with pytest.raises(ValueError, match="complex parameters"):

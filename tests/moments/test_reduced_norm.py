@@ -12,8 +12,7 @@ import optax
 import pytest
 
 import adamax_optax as ao
-from adamax_optax.moments._reduced_norm import _step_leaf
-from tests.moments.coding import decoded
+from tests.moments.coding import decoded, traced_leaf_steps
 
 STATE_DTYPES = ["bfloat16", "float16", "uint16"]
 BYTES = {"bfloat16": 4, "float16": 4, "uint16": 2}
@@ -315,7 +314,7 @@ def test_leaves_alike_are_traced_once_whoever_asks(state_dtype):
         tx = ao.adamax(0.1, b1=b1, state_dtype=state_dtype)
         params = {"a": jnp.ones(7), "b": jnp.zeros(7)}
         tx.update(params, tx.init(params), params)
-        return _step_leaf._cache_size()
+        return traced_leaf_steps()
 
     assert traced(0.875) == traced(0.875)
     assert traced(jnp.float32(0.9)) == traced(jnp.float32(0.8))
