@@ -80,6 +80,13 @@ def test_run_goes_on(old, new):
     np.testing.assert_allclose(update["a"], expected["a"], rtol=0.3, atol=5e-4)
 
 
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_a_cast_to_the_same_form_keeps_every_norm(form):
+    state = after_steps(form)
+    (_, u), (_, cast_u) = moments(state), moments(cast(state, form))
+    chex.assert_trees_all_equal(cast_u, u)
+
+
 def test_from_float32_and_back_is_exact_for_float32():
     state = after_steps(None)
     chex.assert_trees_all_equal(ao.interop.cast_state(state, None), state)
