@@ -121,7 +121,9 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
                 "count must be an integer, the number of finished updates, got "
                 f"{count!r} of dtype {dtype}: cast it to int32"
             )
-        return schedule(count // steps_per_epoch)
+        if jnp.iinfo(dtype).bits < 32:  # too few for the divisor
+            count = jnp.asarray(count, jnp.int32)
+        return schedule(count // min(steps_per_epoch, 2**31 - 1))
 
     return epoch_schedule
 

@@ -463,3 +463,11 @@ def test_equals_optax_where_it_has_the_same_curve():
 def test_refused(name, arguments, exception, match):
     with pytest.raises(exception, match=match):
         getattr(schedules, name)(*arguments)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
+@pytest.mark.parametrize("steps", [100, 300, 2**40])
+def test_per_epoch_in_narrow_counts(dtype, steps):
+    schedule = schedules.per_epoch(schedules.step_lr(0.1, 1), steps)
+    count = np.asarray(120, dtype)
+    assert schedule(count) == pytest.approx(0.01 if steps == 100 else 0.1)

@@ -151,7 +151,7 @@ def _coding(state):
     dtype = state_dtype_of(state.moments)
     if dtype is None or state.count == 0:
         return dtype
-    return dtype, *_moments.scale_bound_key(state.moments).values()
+    return dtype, str(_moments.scale_bound_key(state.moments))
 
 
 def _pieces(numbers, params):

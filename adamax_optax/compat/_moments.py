@@ -64,42 +64,60 @@ def cast(
     return jax.tree.map(lambda x: x.astype(dtype), new)
 
 
-def scale_bound_key(moments: Moments) -> dict[str, float]:
+def scale_bound_key(moments: Moments) -> dict[str, Any]:
     """Return the numbers that restore the codes of one parameter's decoded moments.
 
-    They are Python numbers, since PyTorch casts tensors to the parameters' dtype. Empty
-    if `state_dtype` is `None`.
+    They are Python numbers, since PyTorch casts tensors to the parameters' dtype; the
+    scale and the bound of a complex parameter are lists of two. Empty if `state_dtype`
+    is `None`.
     """
     if isinstance(moments, ScaleByInfinityNormState):
         return {}
-    numbers: dict[str, float] = {"scale": moments.scale.item()}
-    if moments.bound is not None:
-        numbers["bound"] = moments.bound.item()
-    return {**numbers, "key": moments.key.item()}
+    arrays = {"scale": moments.scale, "bound": moments.bound, "key": moments.key}
+    return {
+        name: array.item() if array.size == 1 else array.tolist()
+        for name, array in arrays.items()
+        if array is not None
+    }
 
 
 def restored(
-    state: ParamState, state_dtype: Any, numbers: dict[str, float]
+    state: ParamState, state_dtype: Any, numbers: dict[str, Any]
 ) -> ParamState:
-    """Return a state whose decoded moments are codes again, bit for bit.
+    """Return a state with its decoded moments as codes again, bit for bit.
 
-    `state_dtype` is the dtype of the codes, `numbers` their `scale_bound_key`.
+    If the moments are not those that the codes stood for, such as after steps in
+    PyTorch, return the state as it is.
+
+    Args:
+      state: The state, decoded.
+      state_dtype: The dtype of the codes.
+      numbers: Their `scale_bound_key`.
     """
     decoded: Any = state.moments
 
     def beside(name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
         if name not in numbers:
             return None
-        return replicated_beside(decoded.mu, numbers[name], dtype, shape)
+        array = replicated_beside(decoded.mu, 0, dtype, shape)
+        return put_like(array, np.reshape(np.asarray(numbers[name], dtype), shape))
 
-    moments = restore_codes(
+    leaves = (len(jax.tree.leaves(decoded.mu)),)
+    moments: Any = restore_codes(
         decoded,
         state_dtype,
-        beside("scale", jnp.float32, (1,)),
-        beside("bound", jnp.float32, (1,)),
+        beside("scale", jnp.float32, leaves),
+        beside("bound", jnp.float32, leaves),
         beside("key", jnp.uint32, ()),
     )
-    return state._replace(moments=moments)
+    # Tensors may have rounded m and u to bfloat16: by 0.2%.
+    again: Any = cast_state(moments, None)
+    same = jax.tree.map(
+        lambda a, b: jnp.allclose(a, b, rtol=0.005, atol=0.0, equal_nan=True),
+        again,
+        decoded,
+    )
+    return state._replace(moments=moments) if all(jax.tree.leaves(same)) else state
 
 
 def moments_in(state: optax.OptState) -> Moments:
@@ -133,9 +151,14 @@ def rows(moments: Moments) -> list[Moments]:
     singles = [[[jax.tree.map(jnp.copy, x)] for x in row] for row in parameters]
     if isinstance(moments, ScaleByInfinityNormState):
         return [ScaleByInfinityNormState(*single) for single in singles]
+    # A complex parameter has two leaves.
+    ends = np.cumsum([len(jax.tree.leaves(single[0])) for single in singles])
+    starts = [0, *ends]
 
     def part(array, i):
-        return None if array is None else put_like(array, np.asarray(array)[i : i + 1])
+        if array is None:
+            return None
+        return put_like(array, np.asarray(array)[starts[i] : ends[i]])
 
     return [
         ScaleByReducedInfinityNormState(

@@ -1,10 +1,10 @@
 """The optimizer's state in the layout of PyTorch's state dicts."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -103,7 +103,7 @@ def load_moments(
             )
             states[i] = _moments.ParamState(moments, entry.step)
             dtype = options[i].get("state_dtype")
-            restoring = _numbers(codings[number], name, dtype, problems)
+            restoring = _numbers(codings[number], mu, name, dtype, problems)
             if restoring and not problems:
                 states[i] = _moments.restored(states[i], dtype, restoring)
     refuse("The state dict", problems)
@@ -131,30 +131,35 @@ def _like(value, array, name, problems):
 # A check and its description for each number saved beside decoded moments. The upper
 # ends are included because PyTorch rounds the numbers if they are tensors.
 _VALID = {
-    "scale": (lambda x: 0.5 <= x <= 2, "one number in [0.5, 2]"),
-    "bound": (lambda x: 0 < x < math.inf, "one finite number above 0"),
-    "key": (lambda x: 0 <= x <= 2**32 and x % 1 == 0, "one whole number of 32 bits"),
+    "scale": (lambda x: (0.5 <= x) & (x <= 2), "one number in [0.5, 2]"),
+    "bound": (lambda x: (0 < x) & (x <= 64), "one number in (0, 64]"),
+    "key": (
+        lambda x: (0 <= x) & (x <= 2**32) & (x % 1 == 0),
+        "one whole number of 32 bits",
+    ),
 }
 
 
-def _numbers(entry, name, dtype, problems):
+def _numbers(entry, moment, name, dtype, problems):
     """Return the numbers that restore an entry's codes, or {} if it lacks any."""
     if dtype is None:
         return {}
     wanted = [*_VALID] if codec_for(dtype).bounded else ["scale", "key"]
     if not set(wanted) <= set(entry):
         return {}
+    leaves = len(jax.tree.leaves(moment))  # two of a complex parameter
     numbers = {}
     for key in wanted:
         value = to_numpy(entry[key])
         is_valid, allowed = _VALID[key]
-        if value.size == 1 and is_valid(value.item()):
-            numbers[key] = value.item()
+        is_real = value.dtype.kind in "iuf" and value.size in (1, leaves)
+        if is_real and np.all(is_valid(value.astype(np.float64))):
+            numbers[key] = value
         else:
             problems.append(
                 f"the saved {key} of {name} must be {allowed}, got {entry[key]!r}"
             )
-    return {**numbers, "key": int(numbers.get("key", 0)) % 2**32}
+    return {**numbers, "key": int(numbers.get("key", np.zeros(1)).item()) % 2**32}
 
 
 def _saved_options(group):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from adamax_optax._checks import check_decay_rate
 from adamax_optax.interop._states import open_state
 from adamax_optax.interop._transfer import (
     Convert,
@@ -147,6 +148,7 @@ def to_mindspore(
     words = _NN if nn_adamax else _EXPERIMENTAL
     arrays = {words.step: np.full([1] if nn_adamax else [], step, np.int32)}
     if nn_adamax:
+        check_decay_rate("b1", b1)
         arrays["beta1_power"] = np.full([1], b1**step, np.float32)
     for name, entry in stepped.items():
         arrays[words.mu.format(name)] = entry.mu

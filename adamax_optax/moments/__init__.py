@@ -12,7 +12,6 @@ from adamax_optax.moments._cast_state import (
     map_moments,
     require_moments,
     restore_codes,
-    state_dtype_of,
 )
 from adamax_optax.moments._infinity_norm import (
     ScaleByInfinityNormState,
@@ -21,6 +20,7 @@ from adamax_optax.moments._infinity_norm import (
 from adamax_optax.moments._reduced_norm import (
     ScaleByReducedInfinityNormState,
     codec_for,
+    state_dtype_of,
 )
 
 __all__ = [

@@ -18,6 +18,7 @@ from adamax_optax.moments._reduced_norm import (
     Codec,
     ScaleByReducedInfinityNormState,
     codec_for,
+    state_dtype_of,
 )
 from adamax_optax.moments._word_codes import bound_of
 
@@ -45,13 +46,6 @@ def require_moments(opt_state: optax.OptState) -> None:
         )
 
 
-def state_dtype_of(moments: Moments) -> Any:
-    """Return the `state_dtype` of moments; `None` also if there are no leaves."""
-    if isinstance(moments, ScaleByInfinityNormState):
-        return None
-    return next((code.dtype for code in jax.tree.leaves(moments.codes)), None)
-
-
 def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptState:
     """Convert the moments in an optimizer state to another `state_dtype`.
 
@@ -66,11 +60,13 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
         `adamax_optax.adamax`.
 
     Returns:
-      The state with its moments converted and the rest unchanged. `None` decodes them
-      to float32 without error. Otherwise each value is rounded once: in bfloat16 m at
-      random, by at most 1 part in 128, and u to the nearest, by at most 1 part in 256;
-      in float16 both by at most 1 part in 500; in uint16 u by at most 12%, and m / u
-      at random, without bias.
+      The state with its moments converted and the rest unchanged. Moments that have
+      this `state_dtype` already stay as they are, bit for bit, and `None` decodes the
+      others to float32 without error. Otherwise each value is clipped to the range of
+      the new form and rounded once. Within the range, the error is at most 1 part in
+      128 of m and 1 in 256 of u in bfloat16, 1 in 500 of both in float16 (of m if it
+      is at least 4e-9 in size), and 12% of u in uint16. m is rounded at random, without
+      bias; in uint16 that holds for |m| / u of at most 64.
 
     Raises:
       ValueError: If `state_dtype` is none of these, if the moments are complex and it
@@ -113,10 +109,12 @@ def restore_codes(
 
 
 def _cast(state: Moments, state_dtype: StateDType) -> Moments:
+    codec = None if state_dtype is None else codec_for(state_dtype)
+    if state_dtype_of(state) == (None if codec is None else codec.dtype):
+        return state if codec else _dequantized(state)
     moments = _dequantized(state)
-    if state_dtype is None:
+    if codec is None:
         return moments
-    codec = codec_for(state_dtype)
     leaves = jax.tree.leaves(moments.mu)
     if any(map(jnp.iscomplexobj, leaves)):
         raise ValueError(
@@ -143,6 +141,12 @@ def _dequantized(state: Moments) -> ScaleByInfinityNormState:
     dtype = state_dtype_of(state)
     if dtype is None:
         return ScaleByInfinityNormState(mu=state.codes[0], nu=state.codes[0])
+    leaves = len(jax.tree.leaves(state.codes[0]))
+    if state.scale.shape != (leaves,):
+        raise ValueError(
+            f"The state has a scale of shape {state.scale.shape} for {leaves} leaves: "
+            "cast a batch of states by jax.vmap(lambda s: cast_state(s, state_dtype))."
+        )
     means, norms = [], []
     for leaf, codes in enumerate(zip(*map(jax.tree.leaves, state.codes), strict=True)):
         bound = None if state.bound is None else state.bound[leaf]

@@ -70,8 +70,7 @@ class HalfCodes:
     ) -> Codes:
         """Return the codes after one gradient; see `Codec`."""
         mean, norm = codes
-        top = self.high / 2
-        g = jnp.clip(g, -top, top)  # NaN passes, and shows in m
+        g = self._clip(g)  # NaN passes, and shows in m
         m = b1 * self._decode(mean) + (1 - b1) * g  # m ← β1 m + (1 - β1) g
         half = power_of_two(-quarterings)
         kept = norm.astype(jnp.float32) * (half if self.root else half * half)
@@ -100,7 +99,10 @@ class HalfCodes:
     ) -> Codes:
         """Return the codes of m and u."""
         norm = self._larger_norm(jnp.float32(0), u / scale)
-        return self._mean_code(m, random), norm
+        return self._mean_code(self._clip(m), random), norm
+
+    def _clip(self, x: jax.Array) -> jax.Array:
+        return jnp.clip(x, -self.high / 2, self.high / 2)
 
     def _decode(self, code: jax.Array) -> jax.Array:
         x = code.astype(jnp.float32)

@@ -9,7 +9,11 @@ import optax
 from adamax_optax._checks import check_gradients, check_hyperparameters, check_inexact
 from adamax_optax._dtypes import StateDType, compute_dtype, real_dtype, scalar
 from adamax_optax._sharding import filled_like
-from adamax_optax.moments._reduced_norm import codec_for, reduced_infinity_norm
+from adamax_optax.moments._reduced_norm import (
+    check_state,
+    codec_for,
+    reduced_infinity_norm,
+)
 
 
 class ScaleByInfinityNormState(NamedTuple):
@@ -92,6 +96,7 @@ def scale_by_infinity_norm(
 
     def update_fn(updates, state, params=None):
         del params
+        check_state(state, None)
         check_gradients(updates, state.mu)
 
         # m_t = β1 m_{t-1} + (1 - β1) g_t

@@ -133,6 +133,24 @@ def codec_for(state_dtype: StateDType) -> Codec:
     )
 
 
+def state_dtype_of(moments: Any) -> Any:
+    """Return the `state_dtype` of moments; `None` also if there are no leaves."""
+    codes = jax.tree.leaves(getattr(moments, "codes", ()))
+    return codes[0].dtype if codes else None
+
+
+def check_state(state: Any, state_dtype: Any) -> None:
+    """Raise `ValueError` unless the moments in a state have this `state_dtype`."""
+    found = state_dtype_of(state)
+    empty = found is None and hasattr(state, "codes")
+    if found != state_dtype and not empty:
+        raise ValueError(
+            f"The state has state_dtype={found}, this optimizer "
+            f"state_dtype={state_dtype}. Build the optimizer with the state_dtype of "
+            "the state, or convert the state with interop.cast_state."
+        )
+
+
 def reduced_infinity_norm(
     codec: Codec, b1: Any, b2: Any, eps: Any, eps_outside: Any
 ) -> optax.GradientTransformation:
@@ -163,6 +181,7 @@ def reduced_infinity_norm(
 
     def update_fn(updates, state, params=None):
         del params
+        check_state(state, codec.dtype)
         check_gradients(updates, state.codes[0])
         treedef: Any
         gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)

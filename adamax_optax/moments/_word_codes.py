@@ -85,8 +85,9 @@ class WordCodes:
         self, codes: Codes, scale: jax.Array, bound: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Return m and u, float32."""
-        u = _norm(codes[0]) * scale
-        return _ratio(codes[0], bound) * u, u
+        (word,) = codes
+        u = jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, _norm(word)) * scale
+        return _ratio(word, bound) * u, u
 
     def quantize(
         self,
@@ -97,7 +98,7 @@ class WordCodes:
         random: jax.Array,
     ) -> Codes:
         """Return the code of m and u."""
-        norm = _norm_code(u / scale)
+        norm = jnp.where(m != m, _NORM_NAN, _norm_code(u / scale))
         return (_join(_ratio_code(m / scale, _norm(norm), bound, random), norm),)
 
 

@@ -203,8 +203,13 @@ def test_state_dict_without_the_numbers_of_its_codes_is_encoded_again(missing):
         ),
         ("scale", np.nan, "one number in"),
         ("scale", np.ones(2), "one number in"),
-        ("bound", 0.0, r"bound of params\[0\]\['w'\] must be one finite .* got 0.0"),
-        ("bound", np.inf, "one finite number above 0"),
+        ("bound", 0.0, r"bound of params\[0\]\['w'\] must be one number in .* got 0.0"),
+        ("bound", np.inf, r"one number in \(0, 64\]"),
+        ("bound", 1000.0, r"one number in \(0, 64\]"),
+        ("bound", True, r"one number in \(0, 64\], got True"),
+        ("bound", "0.1", r"one number in \(0, 64\], got '0.1'"),
+        ("scale", None, r"one number in \[0.5, 2\], got None"),
+        ("key", 1j, "one whole number of 32 bits, got 1j"),
         ("key", -1, r"key of params\[0\]\['w'\] must be one whole number .* got -1"),
         ("key", 0.5, "one whole number of 32 bits"),
         ("key", 2**33, "one whole number of 32 bits"),
@@ -271,3 +276,51 @@ def test_compiles_once():
     optimizer.param_groups[0]["lr"] = 0.5
     train(optimizer, 6, 2)
     assert inside.compiled_steps() == compiled
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_parts_of_complex_parameters_keep_their_own_codes(state_dtype):
+    z, g = jnp.zeros(3, complex), jnp.ones(3, complex)
+    optimizer = ao.Adamax([{"params": [z, z]}], lr=0.1)
+    for _ in range(10):
+        optimizer([[g, 2 * g]])
+    optimizer([[1j * g, 1j * g]])  # so that both parts have another m / u
+    wide = optimizer.state_dict()["state"]
+    optimizer.param_groups[0]["state_dtype"] = state_dtype
+    small = optimizer.state_dict()["state"]
+    for k in range(2):
+        for part in (np.real, np.imag):
+            np.testing.assert_allclose(
+                part(small[k]["exp_avg"]), part(wide[k]["exp_avg"]), rtol=0.1
+            )
+    optimizer([[0 * g, 0 * g]])
+    others = [pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)]
+    loaded = ao.Adamax([{"params": optimizer.parameters[0]}], lr=0.1)
+    loaded.load_state_dict(optimizer.state_dict())
+    expected = optimizer([[0 * g, None]])
+    for other in [*others, loaded]:
+        assert_same_bits(other([[0 * g, None]]), expected)
+
+
+def test_steps_in_pytorch_are_not_undone_by_the_codes_of_before():
+    torch = pytest.importorskip("torch")
+    ones = jnp.ones(1000)
+    optimizer = ao.Adamax([{"params": 0 * ones, "state_dtype": "uint16"}], lr=0.01)
+    optimizer([ones])
+    weight = torch.nn.Parameter(torch.tensor(np.array(optimizer.parameters[0])))
+    theirs = torch.optim.Adamax([weight], lr=0.01)
+    theirs.load_state_dict(
+        jax.tree.map(
+            lambda x: torch.tensor(np.array(x)) if isinstance(x, jax.Array) else x,
+            optimizer.state_dict(),
+        )
+    )
+    for _ in range(20):
+        weight.grad = torch.ones(1000)
+        theirs.step()
+    start = jnp.asarray(weight.detach().numpy())
+    back = ao.Adamax([{"params": start, "state_dtype": "uint16"}], lr=0.01)
+    back.load_state_dict(theirs.state_dict())
+    (new,) = back([ones])
+    np.testing.assert_allclose((new - start).mean(), -0.01, rtol=0.02)

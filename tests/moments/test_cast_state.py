@@ -11,7 +11,7 @@ import pytest
 
 import adamax_optax as ao
 from adamax_optax.moments import restore_codes
-from tests.moments.coding import cast, encoded
+from tests.moments.coding import cast, decoded, encoded
 
 FORMS = [None, "bfloat16", "float16", "uint16"]
 # How far one rounding may move u, and m relative to u.
@@ -122,7 +122,9 @@ def every_code(state_dtype):
     if state_dtype == "uint16":
         return (bits[(bits & 0xFF) != 0xFF],)  # 0xFF: the norm is not a number
     values = bits.view(jnp.dtype(state_dtype))
-    means = values[np.isfinite(values.astype(np.float32))]
+    largest = encoded(np.inf, np.inf, state_dtype)
+    finite = values[np.isfinite(values.astype(np.float32))]
+    means = finite[np.abs(finite.astype(float)) <= float(largest.codes[0])]
     low, high = encoded(0.0, [0.0, np.inf], state_dtype).codes[1].astype(float)
     norms = means[(means.astype(float) >= low) & (means.astype(float) <= high)]
     return means, np.resize(norms, means.shape)
@@ -182,6 +184,52 @@ def test_leaves_on_different_devices_stay_there():
     chex.assert_trees_all_equal(
         optax.tree_utils.tree_get(back, "mu"), optax.tree_utils.tree_get(state, "mu")
     )
+
+
+@pytest.mark.parametrize("state_dtype", FORMS)
+def test_cast_to_the_same_form_changes_no_bit(state_dtype):
+    state = after_steps(state_dtype)
+    chex.assert_trees_all_equal(ao.interop.cast_state(state, state_dtype), state)
+
+
+@pytest.mark.parametrize("m", [1e11, -1e30, np.inf])
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float16"])
+def test_moments_beyond_the_range_stay_finite(state_dtype, m):
+    mean, norm = decoded(encoded(m, abs(m), state_dtype))
+    assert np.isfinite(mean) and np.isfinite(norm) and np.sign(mean) == np.sign(m)
+
+
+@pytest.mark.parametrize(("m", "u"), [(np.nan, 1.0), (0.1, np.nan), (np.nan, np.inf)])
+def test_not_a_number_survives_the_word(m, u):
+    small = encoded([m, 0.5], [u, 1.0], "uint16")
+    mean, norm = decoded(small)
+    assert np.isnan(mean[0]) and np.isnan(norm[0]) and np.isfinite(mean[1])
+    again = encoded(mean, norm, "uint16")
+    assert np.isnan(decoded(again)[0][0])
+    link = ao.scale_by_infinity_norm(state_dtype="uint16")
+    update, _ = link.update(jnp.ones(2), again)
+    assert np.isnan(update[0]) and np.isfinite(update[1])
+
+
+def test_batch_of_states_is_refused_with_the_way_that_works():
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 3))}
+    state = jax.vmap(ao.adamax(state_dtype="uint16").init)(params)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) for 2 leaves: .* jax.vmap"):
+        ao.interop.cast_state(state, None)
+    wide = jax.vmap(lambda s: ao.interop.cast_state(s, None))(state)
+    chex.assert_trees_all_equal_shapes(wide, jax.vmap(ao.adamax().init)(params))
+
+
+@pytest.mark.parametrize("new", FORMS)
+@pytest.mark.parametrize("old", FORMS)
+def test_state_of_another_form_is_refused_by_name(old, new):
+    state, tx = ao.adamax(state_dtype=old).init(PARAMS), ao.adamax(state_dtype=new)
+    if old == new:
+        tx.update(PARAMS, state)
+        return
+    message = f"state_dtype={old}, this optimizer state_dtype={new}.*cast_state"
+    with pytest.raises(ValueError, match=message):
+        tx.update(PARAMS, state)
 
 
 def test_complex_moments_are_refused():
