@@ -177,7 +177,7 @@ def test_one_array_in_two_groups():
         ),
         (
             [{"w": jnp.ones(3), "b": jnp.ones(())}, jnp.ones(3)],
-            r"gradient of params\[0\]\['w'\] has shape \(3,\), the parameter has \(2,\)",
+            r"gradient of params\[0\]\['w'\] has shape \(3,\), the parameter has \(2",
         ),
         (
             [jnp.ones(()), jnp.ones(2), jnp.ones((3, 1))],
