@@ -123,7 +123,9 @@ def test_what_has_a_gradient_at_some_steps_only_is_compiled_once():
 
 
 @pytest.mark.parametrize("state_dtype", FORMS)
-@pytest.mark.parametrize("way", ["pickle", "deepcopy", "state_dict"])
+@pytest.mark.parametrize(
+    "way", ["pickle", pytest.param("deepcopy", marks=pytest.mark.slow), "state_dict"]
+)
 def test_goes_on_bit_for_bit(way, state_dtype):
     # Also where a part of a shared array has stepped alone, with noise of its own.
     params = tree(count=3, large=True)

@@ -141,12 +141,9 @@ def test_no_communication_and_the_same_numbers(layout, mode, form):
     chex.assert_trees_all_equal((params, state), on_one_device(form))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "donate"),
-    [
-        pytest.param(AxisType.Auto, False, marks=pytest.mark.slow),
-        (AxisType.Explicit, True),
-    ],
+    ("mode", "donate"), [(AxisType.Auto, False), (AxisType.Explicit, True)]
 )
 def test_class_with_a_group_of_each_form(mode, donate):
     names = ["bias", "up"]  # few, since the class compiles a program for each

@@ -116,6 +116,7 @@ def test_nnx_optimizer(form):
     check(form, params, nnx.state(optimizer.opt_state))
 
 
+@pytest.mark.slow
 def test_nnx_model_and_optimizer(form):
     optimizer = nnx.ModelAndOptimizer(nnx_linear(), adamax(form), wrt=nnx.Param)
 

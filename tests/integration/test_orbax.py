@@ -27,7 +27,7 @@ SAVED_ON = "rows over 4 devices"
 RESTORED_ON = [
     pytest.param("rows over 8 devices", marks=pytest.mark.slow),
     "columns over 4 devices",
-    "1 device",
+    pytest.param("1 device", marks=pytest.mark.slow),
 ]
 
 

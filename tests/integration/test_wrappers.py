@@ -187,8 +187,8 @@ def skip_large_updates(tx):
     ("wrap", "value"),
     [
         (lambda tx: optax.apply_if_finite(tx, 5), np.nan),
-        (skip_not_finite, np.nan),
-        (skip_not_finite, np.inf),
+        pytest.param(skip_not_finite, np.nan, marks=pytest.mark.slow),
+        pytest.param(skip_not_finite, np.inf, marks=pytest.mark.slow),
         (skip_large_updates, 1e4),
     ],
     ids=["apply_if_finite-nan", "skip_not_finite-nan", "skip_not_finite-inf", "large"],

@@ -270,7 +270,9 @@ def traced(hyper):
 
 
 @pytest.mark.parametrize("form", running.FORMS)
-@pytest.mark.parametrize("optimizer", [ao.adamax, ao.adamaxw])
+@pytest.mark.parametrize(
+    "optimizer", [ao.adamax, pytest.param(ao.adamaxw, marks=pytest.mark.slow)]
+)
 def test_any_data_and_traced_hyperparameters(optimizer, form):
     @fuzz(30)
     @hypothesis.given(data(LEAVES), HYPER)
