@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 import adamax_optax as ao
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Net(nnx.Module):
