@@ -57,7 +57,7 @@ def test_the_example_divides_the_state_and_finds_no_difference(distributed):
     assert epochs[:2] == epochs[2:]
     (row,) = [line for line in lines if "bytes of state" in line]
     whole, part = (int(x.replace(",", "")) for x in re.findall(r"[\d,]{4,}", row))
-    # Two bytes for each parameter; the step, the key, and of each of 10 leaves the scale
+    # Two bytes for each parameter; the step and the key; of each of 10 leaves the scale
     # and the bound.
     assert whole == 2 * 61_706 + 88
     assert part == 61_706 + 88
