@@ -86,13 +86,8 @@ def restored(
 ) -> ParamState:
     """Return a state with its decoded moments as codes again, bit for bit.
 
-    If the moments are not those that the codes stood for, such as after steps in
-    PyTorch, return the state as it is.
-
-    Args:
-      state: The state, decoded.
-      state_dtype: The dtype of the codes.
-      numbers: Their `scale_bound_key`.
+    `numbers` is the `scale_bound_key` of the codes. If they did not stand for these
+    moments, such as after steps in PyTorch, return the state as it is.
     """
     decoded: Any = state.moments
 
@@ -156,9 +151,8 @@ def rows(moments: Moments) -> list[Moments]:
     starts = [0, *ends]
 
     def part(array, i):
-        if array is None:
-            return None
-        return put_like(array, np.asarray(array)[starts[i] : ends[i]])
+        own = slice(starts[i], ends[i])
+        return None if array is None else put_like(array, np.asarray(array)[own])
 
     return [
         ScaleByReducedInfinityNormState(

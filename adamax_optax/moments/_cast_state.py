@@ -94,14 +94,8 @@ def restore_codes(
     """Undo `cast_state(state, None)`, bit for bit.
 
     Rounding decoded values to the nearest code restores their codes: float32 errors are
-    far smaller than half the distance between codes.
-
-    Args:
-      moments: The decoded moments.
-      state_dtype: That of the original state, not `None`.
-      scale: Its scale.
-      bound: Its bound.
-      key: Its key.
+    far smaller than half the distance between codes. `state_dtype`, `scale`, `bound`
+    and `key` are those of the reduced state.
     """
     half = jnp.asarray(1 << 31, jnp.uint32)  # this noise rounds to nearest
     codec = codec_for(state_dtype)

@@ -81,7 +81,7 @@ class Codec(Protocol):
 
         Args:
           g: The gradient, float32.
-          codes: The codes before the step.
+          codes: The codes before.
           inverse: 1 / s after the step.
           quarterings: The q of `decay_scale`.
           bounds: The bound before and after the step; `None` if not `bounded`.
