@@ -234,11 +234,6 @@ FAULTS = {
         "return key",
         "test_rounding.py",
     ),
-    "cast-forgets-the-scale": Fault(
-        "scale, key = state.scale, next_key(state.key)",
-        "scale, key = jnp.ones_like(state.scale) / 2, next_key(state.key)",
-        "moments/test_cast_state.py",
-    ),
     # The class.
     "one-count-for-all-parameters": Fault(
         "params[k].dtype, states[k].count, _coding",
