@@ -71,7 +71,7 @@ def read_entries(
       problems: Problems are added here.
     """
     saved = {number_of(key): entry for key, entry in state_dict["state"].items()}
-    keys, _ = parameters(state_dict)
+    keys = set(parameters(state_dict)[0])
     if surplus := [key for key in saved if key not in keys]:
         problems.append(f"the saved state has entries for {surplus}, in no group")
     entries = {}
