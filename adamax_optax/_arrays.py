@@ -78,7 +78,12 @@ def place_of(x: Any) -> Any:
     return x.sharding if bound else None
 
 
-def copied(value: Any) -> jax.Array:
-    """Return a copy of a moment as one array; a pair becomes one complex array."""
-    parts = [jnp.array(part, copy=True) for part in jax.tree.leaves(value)]
+def joined(value: Any) -> jax.Array:
+    """Return a moment as one array; a pair becomes one complex array."""
+    parts = list(map(jnp.asarray, jax.tree.leaves(value)))
     return parts[0] if len(parts) == 1 else jax.lax.complex(*parts)
+
+
+def copied(value: Any) -> jax.Array:
+    """Return a copy of a moment as one array."""
+    return jnp.copy(joined(value))

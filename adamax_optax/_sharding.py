@@ -11,6 +11,7 @@ import optax
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from adamax_optax._arrays import place_of
 from adamax_optax._checks import leaf_name
 
 
@@ -164,8 +165,18 @@ def replicated_beside(
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.core.Tracer) for x in (value, *leaves)):
         return jnp.full(shape, value, dtype)
-    shardings = [getattr(leaf, "sharding", None) for leaf in leaves]
-    meshes = {getattr(sharding, "mesh", None) for sharding in shardings}
-    mesh = meshes.pop() if len(meshes) == 1 else None
-    device = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    return jnp.full(shape, value, dtype, device=device)
+    return jnp.full(shape, value, dtype, device=place_beside(leaves))
+
+
+def place_beside(arrays: Any) -> Any:
+    """Return the sharding of an array replicated where all of `arrays` are.
+
+    `None`, by which JAX chooses the device, if they have no mesh or device in common.
+    """
+    places = {
+        NamedSharding(place.mesh, PartitionSpec())
+        if isinstance(place, NamedSharding)
+        else place
+        for place in map(place_of, arrays)
+    }
+    return places.pop() if len(places) == 1 else None

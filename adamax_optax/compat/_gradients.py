@@ -8,13 +8,7 @@ import jax
 from adamax_optax import _nnx
 from adamax_optax._arrays import is_array
 from adamax_optax._checks import check_fit
-from adamax_optax.compat._parameters import (
-    Path,
-    flatten,
-    is_inexact,
-    label,
-    strongly_typed,
-)
+from adamax_optax.compat._parameters import Path, flatten, is_inexact, label
 
 
 class Matcher:
@@ -28,8 +22,6 @@ class Matcher:
         self._paths = paths
         self._treedef: Any = None
         self._numbers: list[int] = []
-        self._checked: Any = None
-        self._weak = False
 
     def match(self, gradients: Any) -> tuple[list[int], list[Any]]:
         """Return the numbers of the parameters that have a gradient, and the gradients.
@@ -51,21 +43,6 @@ class Matcher:
             self._numbers = self._find(gradients)
             self._treedef = treedef
         return self._numbers, leaves
-
-    def checked(
-        self, numbers: Sequence[int], gradients: Sequence[Any], params: Sequence[Any]
-    ) -> Sequence[Any]:
-        """Return the gradients of parameters `numbers`, checked and strongly typed."""
-        types = set(map(type, gradients))
-        # If all types passed before, comparing shapes and dtypes is enough.
-        if self._checked is not None and types == self._checked[0]:
-            if _kinds(numbers, gradients, params) == self._checked[1]:
-                return list(map(strongly_typed, gradients)) if self._weak else gradients
-        for k, gradient in zip(numbers, gradients, strict=True):
-            _check(gradient, params[k], self._paths[k])
-        self._checked = types, _kinds(numbers, gradients, params)
-        self._weak = any(getattr(g, "weak_type", False) for g in gradients)
-        return list(map(strongly_typed, gradients))
 
     def _find(self, gradients):
         if _is_flat(gradients, len(self._paths)):
@@ -100,13 +77,10 @@ def _no_gradients(gradients):
     )
 
 
-def _check(gradient, param, path):
+def check(gradient: Any, param: Any, path: Path) -> None:
+    """Raise `ValueError` unless a gradient fits the parameter at `path`."""
     if isinstance(gradient, jax.core.Tracer):
-        raise ValueError(
-            "An Adamax object holds its own state and so cannot step inside jit, grad "
-            "or scan. Compute the gradients there and step outside, or use "
-            "adamax_optax.adamax, or this object's init and update."
-        )
+        raise inside_trace()
     if not is_array(gradient):
         raise ValueError(
             f"The gradient of {label(path)} must be an array of JAX or NumPy, got "
@@ -120,14 +94,13 @@ def _check(gradient, param, path):
     check_fit(f"The gradient of {label(path)}", gradient, param, "parameter")
 
 
-def _kinds(numbers, gradients, params):
-    """Return the shapes and dtypes that `_check` compares."""
-    arrays = [*gradients, *(params[k] for k in numbers)]
-    try:
-        # Outputs of a compiled function share their avals: quick to compare.
-        return [array.aval for array in arrays]
-    except AttributeError:  # an array of NumPy
-        return [(array.shape, array.dtype) for array in arrays]
+def inside_trace() -> ValueError:
+    """Return the error of a step inside a function that JAX traces."""
+    return ValueError(
+        "An Adamax object holds its own state and so cannot step inside jit, grad or "
+        "scan. Compute the gradients there and step outside, or use "
+        "adamax_optax.adamax, or this object's init and update."
+    )
 
 
 def _is_flat(gradients, count):

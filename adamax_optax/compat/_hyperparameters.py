@@ -13,16 +13,25 @@ from adamax_optax._checks import check_flag, check_range
 from adamax_optax.moments import codec_for
 
 _ARGUMENTS = ("learning_rate", "b1", "b2", "eps", "weight_decay", "maximize")
-_PLAIN = frozenset((bool, float, int))
+_PLAIN = frozenset((bool, float, int, type(None)))
 
 
-def check(group: Mapping[str, Any], *, look: bool = False) -> None:
+def check(
+    group: Mapping[str, Any], dtype: Any = np.float32, *, look: bool = False
+) -> None:
     """Raise `ValueError` unless a group's hyperparameters are in range.
 
     Args:
       group: A mapping with all hyperparameters; other keys are ignored.
+      dtype: The dtype in which they are used, by which a decay rate next to 1 is 1.
       look: Whether to check the values of JAX arrays too, which waits for them.
     """
+    names = ("lr", "betas", "eps", "weight_decay", "maximize")
+    if missing := [name for name in names if name not in group]:
+        raise ValueError(
+            f"A parameter group must have all hyperparameters, but one lacks {missing}. "
+            "Assign them, or append a new dict, which gets the defaults."
+        )
     for name in ("lr", "eps", "weight_decay"):
         _check_number(name, group[name], look=look)
     betas = group["betas"]
@@ -30,6 +39,13 @@ def check(group: Mapping[str, Any], *, look: bool = False) -> None:
         raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}.")
     for i, beta in enumerate(betas):
         _check_number(f"betas[{i}]", beta, below=1.0, look=look)
+        beta = _scalar(beta)
+        if not isinstance(beta, jax.Array) and dtype(beta) == 1:
+            raise ValueError(
+                f"betas[{i}] must be below 1, but {beta!r} is 1 in "
+                f"{np.dtype(dtype).name}, in which it is used. The largest value below "
+                f"1 is {np.nextafter(dtype(1), dtype(0))}."
+            )
     # It is an array if a whole state dict was converted to arrays.
     check_flag("maximize", _scalar(group["maximize"]))
     if group.get("state_dtype") is not None:
@@ -49,25 +65,16 @@ def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Packed(NamedTuple):
-    """The hyperparameters of all groups, as a compiled step takes them.
+def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> jax.Array:
+    """Pack the result of `to_functional` for each group, as a compiled step takes it.
 
     New values, of any type, need no recompilation, and one array costs less to pass
     than many. No step waits for the values of JAX arrays.
 
-    Attributes:
-      table: An array on the device, of shape (groups, arguments).
-      decays: For each group, whether it has a weight decay; `False` only for the
-        number 0.
+    Returns:
+      An array on the devices of `place`, of shape (groups, arguments).
     """
-
-    table: jax.Array
-    decays: tuple[bool, ...]
-
-
-def pack(groups: Sequence[Mapping[str, Any]]) -> Packed:
-    """Pack the result of `to_functional` for each group."""
-    table: Any = np.zeros((len(groups), len(_ARGUMENTS)))
+    table = np.zeros((len(groups), len(_ARGUMENTS)), jnp.result_type(float))
     unknown = []
     for i, group in enumerate(groups):
         for j, name in enumerate(_ARGUMENTS):
@@ -75,13 +82,21 @@ def pack(groups: Sequence[Mapping[str, Any]]) -> Packed:
                 unknown.append((i, j, group[name]))
             else:
                 table[i, j] = group[name]
+    packed = jax.device_put(table, place)
     for i, j, value in unknown:
-        table = _put(table, i, j, value)
-    decays = tuple(
-        isinstance(group["weight_decay"], jax.Array) or bool(group["weight_decay"])
-        for group in groups
-    )
-    return Packed(jnp.asarray(table), decays)
+        packed = _put(packed, i, j, value)
+    return packed
+
+
+def kind(group: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Return the hyperparameters of a group that are compiled into a step.
+
+    They are the `state_dtype`, as a dtype, and whether there is a weight decay: `False`
+    only for the number 0.
+    """
+    decay, dtype = _scalar(group["weight_decay"]), group.get("state_dtype")
+    decays = isinstance(decay, jax.Array) or bool(decay)
+    return None if dtype is None else jnp.dtype(dtype), decays
 
 
 def unpack(row: Any) -> dict[str, Any]:
@@ -93,16 +108,36 @@ def unpack(row: Any) -> dict[str, Any]:
 def fingerprint(groups: Sequence[Mapping[str, Any]]) -> list[Any] | None:
     """Return a list that is equal as long as no hyperparameter changes.
 
-    `None` if one is not a plain number: an array may be changed in place.
+    `None` if something is wrong with them.
     """
     values = []
     for group in groups:
-        betas = group["betas"]
-        if type(betas) not in (tuple, list):
+        try:
+            b1, b2 = group["betas"]
+            values += [group["lr"], b1, b2, group["eps"], group["weight_decay"]]
+            values += [group["maximize"], group.get("state_dtype")]
+        except (KeyError, TypeError, ValueError):
             return None
-        values += [group["lr"], *betas, group["eps"], group["weight_decay"]]
-        values += [group["maximize"], id(group.get("state_dtype")), len(betas)]
-    return values if _PLAIN.issuperset(map(type, values)) else None
+    if _PLAIN.issuperset(map(type, values)):
+        return values
+    return list(map(_comparable, values))
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, jax.Array):
+        return _Same(value)
+    # It may be changed in place.
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+class _Same:
+    """Equal only for the same object, whose values are not looked at."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
 
 
 @jax.jit

@@ -1,6 +1,6 @@
-"""The moments and step count of each parameter, to and from functional states."""
+"""The moments and step counts: of each parameter, or packed for a compiled step."""
 
-import itertools
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,12 +12,14 @@ import optax.contrib
 
 from adamax_optax._adamax import adamax
 from adamax_optax._arrays import put_like
+from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._dtypes import StateDType, compute_dtype
-from adamax_optax._sharding import replicated_beside
+from adamax_optax._rounding import leaf_key
+from adamax_optax._sharding import place_beside, replicated_beside
+from adamax_optax.compat._plan import Spec, pieces_of
 from adamax_optax.moments import (
     Moments,
     ScaleByInfinityNormState,
-    ScaleByReducedInfinityNormState,
     cast_state,
     is_moments,
     map_moments,
@@ -40,28 +42,54 @@ class ParamState(NamedTuple):
     count: int  # type: ignore[assignment]
 
 
-def init(params: Sequence[Any], state_dtype: StateDType = None) -> list[ParamState]:
-    """Return the states of parameters before their first step."""
-    tx = component_wise(adamax(state_dtype=state_dtype), params)
-    return [ParamState(moments_in(tx.init([param])), 0) for param in params]
+class Coding(NamedTuple):
+    """What reduced moments have beside their codes; in `Packed`, by parameter.
 
-
-def cast(
-    moments: Moments, param_dtype: Any, state_dtype: StateDType, *, key: int
-) -> Moments:
-    """Convert moments of parameters of one dtype to another `state_dtype`.
-
-    New codes start with the noise of `key`.
+    Attributes:
+      scale: Float32, shape (parameters, 1), or (parameters, 2) if any is complex.
+      bound: The same.
+      key: Uint32, shape (parameters,).
     """
-    wanted = None if state_dtype is None else jnp.dtype(state_dtype)
-    if state_dtype_of(moments) == wanted:
-        return moments
-    state: Any = moments  # its types are narrower than Optax's
-    new: Any = cast_state(state, wanted)
-    if wanted is not None:
-        return new._replace(key=jnp.full_like(new.key, key))
-    dtype = compute_dtype(jnp.finfo(param_dtype).dtype)
-    return jax.tree.map(lambda x: x.astype(dtype), new)
+
+    scale: Any
+    bound: Any
+    key: Any
+
+
+class Packed(NamedTuple):
+    """The states of all parameters, as a compiled step takes and returns them.
+
+    Attributes:
+      moments: For each piece of the plan, a tuple of the arrays of m and u, or their
+        codes; stacked in the order of the piece's parameters.
+      counts: Step counts, in the order of the pieces; int32, shape (parameters,).
+      coding: A `Coding` in the same order, as a tuple; `None` if no moments are reduced.
+    """
+
+    moments: Any
+    counts: Any
+    coding: Any
+
+
+def init(param: Any, state_dtype: StateDType = None, number: int = 0) -> ParamState:
+    """Return the state of a parameter before its first step."""
+    tx = component_wise(adamax(state_dtype=state_dtype), [param])
+    moments: Any = moments_in(tx.init([param]))
+    if state_dtype is not None:
+        moments = moments._replace(key=_first_key(moments, number))
+    return ParamState(moments, 0)
+
+
+def cast(state: ParamState, spec: Spec, number: int) -> ParamState:
+    """Convert the moments of parameter `number` to the `state_dtype` of its spec."""
+    wanted: Any = spec.state_dtype
+    if state_dtype_of(state.moments) == wanted:
+        return state
+    moments: Any = cast_state(state.moments, wanted)
+    if wanted is None:
+        dtype = compute_dtype(jnp.finfo(spec.dtype).dtype)
+        return state._replace(moments=jax.tree.map(lambda x: x.astype(dtype), moments))
+    return state._replace(moments=moments._replace(key=_first_key(moments, number)))
 
 
 def scale_bound_key(moments: Moments) -> dict[str, Any]:
@@ -127,60 +155,93 @@ def with_moments(state: optax.OptState, moments: Moments) -> optax.OptState:
 
 
 def columns(moments: Moments) -> tuple[Any, ...]:
-    """Return the lists with one entry per parameter: m and u, or their codes."""
+    """Return the lists of one entry: m and u, or their codes."""
     if isinstance(moments, ScaleByInfinityNormState):
         return moments.mu, moments.nu
     return moments.codes
 
 
-def with_columns(moments: Moments, lists: Sequence[list[Any]]) -> Moments:
-    """Return moments with new lists in place of `columns(moments)`."""
+def with_columns(moments: Moments, leaves: Sequence[Any]) -> Moments:
+    """Return moments with the arrays `leaves` in place of those in `columns`."""
+    treedef: Any = jax.tree.structure(columns(moments))
+    lists = treedef.unflatten(leaves)
     if isinstance(moments, ScaleByInfinityNormState):
         return ScaleByInfinityNormState(*lists)
-    return moments._replace(codes=tuple(lists))
+    return moments._replace(codes=lists)
 
 
-def rows(moments: Moments) -> list[Moments]:
-    """Split moments of several parameters into copies with one parameter each."""
-    parameters = zip(*columns(moments), strict=True)
-    singles = [[[jax.tree.map(jnp.copy, x)] for x in row] for row in parameters]
-    if isinstance(moments, ScaleByInfinityNormState):
-        return [ScaleByInfinityNormState(*single) for single in singles]
-    # A complex parameter has two leaves.
-    ends = np.cumsum([len(jax.tree.leaves(single[0])) for single in singles])
-    starts = [0, *ends]
+def pack(
+    states: Sequence[ParamState], specs: Sequence[Spec], params: Sequence[Any]
+) -> Packed:
+    """Return the states of all parameters in the form that a step takes.
 
-    def part(array, i):
-        own = slice(starts[i], ends[i])
-        return None if array is None else put_like(array, np.asarray(array)[own])
+    Arrays that are not stacked are taken over, not copied.
+    """
+    pieces = pieces_of(specs)
+    place = place_beside(params)
 
-    return [
-        ScaleByReducedInfinityNormState(
-            codes=tuple(single),
-            scale=part(moments.scale, i),
-            bound=part(moments.bound, i),
-            key=jnp.copy(moments.key),
-        )
-        for i, single in enumerate(singles)
-    ]
+    def vector(rows: Sequence[Any], dtype: Any) -> jax.Array:
+        return jax.device_put(np.asarray(rows, dtype), place)
 
-
-def stack(parts: Sequence[Moments]) -> Any:
-    """Join what `rows` splits; reduced moments take the key of the first part."""
-    first = parts[0]
-    together = zip(*map(columns, parts), strict=True)
-    lists = [list(itertools.chain(*column)) for column in together]
-    if isinstance(first, ScaleByInfinityNormState):
-        return ScaleByInfinityNormState(*lists)
-
-    def whole(*arrays):
-        return put_like(arrays[0], np.concatenate(list(map(np.asarray, arrays))))
-
-    scale, bound = (
-        jax.tree.map(whole, *(getattr(part, name) for part in parts))
-        for name in ("scale", "bound")
+    moments = []
+    for piece in pieces:
+        leaves = [leaves_of(states[k].moments) for k in piece.numbers]
+        moments.append(_stacked(leaves) if piece.stacked else leaves[0])
+    ordered = [states[k] for piece in pieces for k in piece.numbers]
+    counts = vector([min(state.count, LARGEST_COUNT) for state in ordered], np.int32)
+    if all(state_dtype_of(state.moments) is None for state in states):
+        return Packed(tuple(moments), counts, None)
+    width = 2 if any(jnp.issubdtype(s.dtype, jnp.complexfloating) for s in specs) else 1
+    rows = [_row_of(state.moments, width) for state in ordered]
+    scales, bounds, keys = zip(*rows, strict=True)
+    coding = (
+        vector(scales, np.float32),
+        vector(bounds, np.float32),
+        vector(keys, np.uint32),
     )
-    return first._replace(codes=tuple(lists), scale=scale, bound=bound)
+    return Packed(tuple(moments), counts, coding)
+
+
+def unpack(packed: Packed, specs: Sequence[Spec]) -> list[ParamState]:
+    """Return copies of the states of all parameters."""
+    counts = np.asarray(packed.counts)
+    coding = jax.tree.map(np.asarray, packed.coding)
+    states: dict[int, ParamState] = {}
+    for piece, arrays in zip(pieces_of(specs), packed.moments, strict=True):
+        for i, k in enumerate(piece.numbers):
+            form = form_of(specs[k].dtype, specs[k].state_dtype)
+            leaves = [
+                put_like(array, np.asarray(array)[i]) if piece.stacked
+                else jnp.copy(array)
+                for array in arrays
+            ]
+            row = piece.start + i
+            moments = with_columns(form, leaves)
+            if specs[k].state_dtype is not None:
+                own = Coding(*(x[row] for x in coding))
+                numbers = jax.tree.map(put_like, packed.coding, tuple(own))
+                moments = with_coding(moments, Coding(*numbers))
+            states[k] = ParamState(moments, int(counts[row]))
+    return [states[k] for k in range(len(specs))]
+
+
+@functools.lru_cache(maxsize=64)
+def form_of(dtype: Any, state_dtype: StateDType) -> Moments:
+    """Return the structure of the moments of a parameter: its arrays have no values."""
+    param = jax.ShapeDtypeStruct((), dtype)
+    return jax.eval_shape(lambda param: init(param, state_dtype).moments, param)
+
+
+def leaves_of(moments: Moments) -> tuple[Any, ...]:
+    """Return the arrays of m and u, or their codes."""
+    return tuple(jax.tree.leaves(columns(moments)))
+
+
+def with_coding(moments: Any, coding: Coding) -> Any:
+    """Return reduced moments of one parameter with the numbers of a row of `Coding`."""
+    leaves = moments.scale.shape[0]  # two of a complex parameter
+    bound = None if moments.bound is None else coding.bound[:leaves]
+    return moments._replace(scale=coding.scale[:leaves], bound=bound, key=coding.key)
 
 
 def component_wise(
@@ -193,3 +254,39 @@ def component_wise(
     if any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):
         return optax.contrib.split_real_and_imaginary(tx)
     return tx
+
+
+def coding_of(moments: Any, like: Coding) -> Coding:
+    """Return reduced moments' numbers as a row of `Coding`, as wide as `like`."""
+
+    def widened(array: Any, old: Any) -> Any:
+        if array is None or array.shape == old.shape:
+            return old if array is None else array
+        return old.at[: len(array)].set(array)
+
+    return Coding(
+        widened(moments.scale, like.scale),
+        widened(moments.bound, like.bound),
+        moments.key,
+    )
+
+
+def _first_key(moments: Any, number: int) -> Any:
+    """Return the noise key of parameter `number` before its first step."""
+    return leaf_key(jnp.zeros_like(moments.key), number)
+
+
+def _stacked(rows: Sequence[Sequence[Any]]) -> tuple[jax.Array, ...]:
+    """Stack the arrays of several parameters, each given as a row."""
+    return tuple(
+        put_like(column[0], np.stack(list(map(np.asarray, column))))
+        for column in zip(*rows, strict=True)
+    )
+
+
+def _row_of(moments: Any, width: int) -> Coding:
+    """Return a row of `Coding` as NumPy arrays."""
+    row = Coding(np.ones(width, np.float32), np.ones(width, np.float32), np.uint32(0))
+    if isinstance(moments, ScaleByInfinityNormState):
+        return row
+    return jax.tree.map(np.asarray, coding_of(moments, jax.tree.map(jnp.asarray, row)))

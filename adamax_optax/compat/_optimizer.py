@@ -1,7 +1,10 @@
 """The class `Adamax`, with the interface of MindSpore's and PyTorch's."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+import contextlib
+import copy
+import operator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,25 +13,37 @@ import optax
 
 from adamax_optax._adamax import adamax
 from adamax_optax._checks import check_flag
+from adamax_optax._dtypes import compute_dtype
+from adamax_optax._sharding import place_beside
 from adamax_optax.compat import (
-    _buckets,
     _gradients,
     _hyperparameters,
     _moments,
     _parameters,
     _state_dict,
-    _step,
+)
+from adamax_optax.compat._layout import Layout, arrange, check_group
+from adamax_optax.compat._plan import Spec, sharding_of
+from adamax_optax.compat._step import program_of, store_at_once
+
+# Not pickled: made again from the groups and the states of their parameters.
+_REBUILT = (
+    "_groups",
+    "_hyper",
+    "_kinds",
+    "_layout",
+    "_lock",
+    "_mask",
+    "_place",
+    "_program",
+    "_published",
+    "_state",
+    "_zeros",
 )
 
-# Not pickled: rebuilt from the parameters, or restored from the saved moments.
-_REBUILT = (
-    "_buckets",
-    "_found",
-    "_group_of",
-    "_last_hyperparameters",
-    "_matcher",
-    "_paths",
-)
+
+class _Outdated(Exception):
+    """The parameters or gradients are not of the kind that a program is for."""
 
 
 class Adamax:
@@ -101,7 +116,13 @@ class Adamax:
         *,
         maximize: bool = False,
         donate: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
+        _check_pytorch_options(foreach, capturable, differentiable, fused)
+        check_flag("donate", donate)
         self.defaults: dict[str, Any] = {
             "lr": lr,
             "betas": betas,
@@ -110,27 +131,32 @@ class Adamax:
             "maximize": maximize,
         }
         _hyperparameters.check(self.defaults, look=True)
-        check_flag("donate", donate)
         self._donate = bool(donate)
+        params = list(params) if isinstance(params, Iterator) else params
         # Whether parameters and gradients are sequences with one entry per group.
-        self._grouped = _are_groups(params)
-        self._start(params if self._grouped else [{"params": params}])
+        grouped = _are_groups(params)
+        groups = list(map(dict, params)) if grouped else [{"params": params}]
+        self._start(groups, grouped)
+        if not self._layout.paths and not grouped:
+            raise ValueError(
+                f"params must hold at least one parameter, got {params!r}."
+            )
 
-    def _start(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        self.param_groups: list[dict[str, Any]] = []
-        self._found: list[_parameters.Parameters] = []
-        self._buckets: list[_buckets.Bucket] = []
-        # Fingerprint of the last step's hyperparameters, and their packed table.
-        self._last_hyperparameters: tuple[Any, Any] | None = None
-        for group in groups:
-            self._add(group)
-        self._number()
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups; see the attributes of the class."""
+        self._publish()
+        return self._groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self._groups = groups
 
     @property
     def parameters(self) -> Any:
         """The current parameters, as they were passed; with groups, a list of trees."""
         trees = [group["params"] for group in self.param_groups]
-        return trees if self._grouped else trees[0]
+        return trees if self._layout.grouped else trees[0]
 
     def __call__(self, gradients: Any = None) -> Any:
         """Take one step; the same as `step`."""
@@ -154,27 +180,12 @@ class Adamax:
           ValueError: If the gradients do not fit the parameters, naming the first that
             does not, or if a hyperparameter in `param_groups` is out of range.
         """
-        hyper = self._packed()
-        params = self._read()
-        numbers, leaves = self._matcher.match(gradients)
-        checked = self._matcher.checked(numbers, leaves, params)
-        buckets, stepping = _buckets.divide(self._kept(params), numbers, params)
-        new, stepped = _step.step(
-            [bucket for bucket, steps in zip(buckets, stepping, strict=True) if steps],
-            params,
-            dict(zip(numbers, checked, strict=True)),
-            hyper,
-            donate=self._donate,
-        )
-        for k, param in new.items():
-            params[k] = param
-        after = iter(stepped)
-        self._buckets = [
-            next(after) if steps else bucket
-            for bucket, steps in zip(buckets, stepping, strict=True)
-        ]
-        self._write(params)
-        return self.parameters
+        with self._current() as layout:
+            table = self._table()
+            numbers, leaves = layout.matcher.match(gradients)
+            if leaves:
+                self._take(numbers, leaves, table)
+            return self.parameters
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; its bias correction starts with its own first step.
@@ -189,9 +200,12 @@ class Adamax:
           ValueError: If a hyperparameter is out of range, there are no parameters, or
             one is already in another group.
         """
-        self._add(param_group)
-        self._grouped = True
-        self._number()
+        with self._current() as layout:
+            check_group(param_group)
+            group = dict(param_group)
+            new = arrange([*self._groups, group], self.defaults, layout, grouped=True)
+            self._groups.append(group)
+            self._install(new, self._by_owner())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's layout.
@@ -205,9 +219,11 @@ class Adamax:
           codes bit for bit. The dict is a deep copy with JAX arrays and can be pickled.
           As in PyTorch, it does not contain the parameters.
         """
-        params = self._read()
-        states = self._scattered(self._kept(params), params)
-        return _state_dict.save(self.param_groups, self._sizes(), states, params)
+        with self._current() as layout:
+            self._table()  # moments in the `state_dtype` that the groups have now
+            return _state_dict.save(
+                self._groups, layout.sizes, self._states(), self._program.specs
+            )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load moments, step counts and hyperparameters from a state dict.
@@ -221,22 +237,24 @@ class Adamax:
           ValueError: If the number of groups or parameters differs, something is
             missing, or a shape or a hyperparameter does not fit.
         """
-        # A dict without `state_dtype` leaves this optimizer's unchanged.
-        missing = [
-            self.defaults | {k: v for k, v in group.items() if k == "state_dtype"}
-            for group in self.param_groups
-        ]
-        options = _state_dict.load_groups(state_dict, self._sizes(), missing)
-        params = self._read()
-        states = _state_dict.load_moments(
-            state_dict, params, self._paths, [options[i] for i in self._group_of]
-        )
-        buckets = _buckets.gather(dict(enumerate(states)), params, self._group_of)
-        for group, loaded in zip(self.param_groups, options, strict=True):
-            own = group["params"]
-            group.clear()
-            group.update(loaded, params=own)
-        self._buckets = buckets
+        with self._current() as layout:
+            # A dict without `state_dtype` leaves this optimizer's unchanged.
+            missing = [
+                self.defaults | {k: v for k, v in group.items() if k == "state_dtype"}
+                for group in self._groups
+            ]
+            options = _state_dict.load_groups(state_dict, layout.sizes, missing)
+            states = _state_dict.load_moments(
+                state_dict,
+                layout.read(),
+                layout.paths,
+                [options[i] for i in layout.group_of],
+            )
+            for group, loaded in zip(self._groups, options, strict=True):
+                own = group["params"]
+                group.clear()
+                group.update(loaded, params=own)
+            self._install(layout, dict(zip(map(id, layout.owned()), states, strict=True)))
 
     def init(self, params: Any) -> optax.OptState:
         """Return a functional state: Optax's `init`.
@@ -270,118 +288,223 @@ class Adamax:
         return f"{type(self).__name__} (\n" + "\n".join(groups) + ")"
 
     def __getstate__(self) -> dict[str, Any]:
-        # JAX's tree structures cannot be pickled.
-        kept = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
-        return {**kept, "saved": self._scattered(self._buckets, self._read())}
+        with self._current() as layout:
+            kept = {k: v for k, v in vars(self).items() if k not in _REBUILT}
+            return {
+                **kept,
+                "groups": self._groups,
+                "grouped": layout.grouped,
+                "states": self._states(),
+            }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({k: v for k, v in state.items() if k != "saved"})
-        self._start(self.param_groups)
+        rest = dict(state)
+        groups, grouped, states = map(rest.pop, ("groups", "grouped", "states"))
+        vars(self).update(rest)
+        groups = list(map(dict, groups))
         if self._donate:  # the original's steps overwrite its arrays
-            self._write([jnp.copy(array) for array in self._read()])
-        self._buckets = _buckets.gather(
-            dict(enumerate(state["saved"])), self._read(), self._group_of
-        )
+            for group in groups:
+                group["params"] = _parameters.with_copies(group["params"])
+        self._start(groups, grouped, states)
 
-    def _add(self, param_group: Mapping[str, Any]) -> None:
-        if not isinstance(param_group, Mapping) or "params" not in param_group:
-            raise ValueError(
-                f"A parameter group must be a dict with 'params', got {param_group!r}."
-            )
-        group = {**self.defaults, **param_group}
-        _hyperparameters.check(group, look=True)
-        found = _parameters.find(group["params"])
-        self._refuse_shared(found, group["params"])
-        params = found.read(group["params"])
-        states = _moments.init(params, group.get("state_dtype"))
-        first, number = sum(self._sizes()), len(self.param_groups)
-        self._buckets += _buckets.gather(
-            dict(enumerate(states, first)),
-            [None] * first + params,
-            [number] * (first + len(params)),
-        )
-        self.param_groups.append(group)
-        self._found.append(found)
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Adamax":
+        state = self.__getstate__()
+        for group in state["groups"]:
+            _parameters.check_copied(group["params"], memo)
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__setstate__(copy.deepcopy(state, memo))
+        return other
 
-    def _refuse_shared(self, found: _parameters.Parameters, params: Any) -> None:
-        paths = dict(zip(map(id, found.owned(params)), found.paths, strict=True))
-        groups = zip(self._found, self.param_groups, strict=True)
-        for i, (other, group) in enumerate(groups):
-            for owned in other.owned(group["params"]):
-                if id(owned) in paths:
-                    raise ValueError(
-                        "A parameter may be in one group only, but "
-                        f"{_parameters.label(paths[id(owned)])} of group "
-                        f"{len(self._found)} is already in group {i}."
-                    )
+    def _start(
+        self,
+        groups: list[dict[str, Any]],
+        grouped: bool,
+        states: Sequence[_moments.ParamState] | None = None,
+    ) -> None:
+        """Set what is not pickled; without `states`, no parameter has taken a step."""
+        self._lock = threading.RLock()
+        # Which parameters step, as Python numbers and as an array on the device.
+        self._mask: tuple[Any, Any] = (None, None)
+        # Gradients of parameters that do not step, by shape, dtype and sharding.
+        self._zeros: dict[Any, jax.Array] = {}
+        self._groups = groups
+        layout = arrange(groups, self.defaults, None, grouped)
+        own = {} if states is None else dict(zip(map(id, layout.owned()), states, strict=True))
+        self._install(layout, own)
 
-    def _number(self) -> None:
-        """Number the parameters through all groups."""
-        self._group_of = [i for i, found in enumerate(self._found) for _ in found.paths]
-        self._paths = [
-            (f"[{i}]", *path) if self._grouped else path
-            for i, found in enumerate(self._found)
-            for path in found.paths
-        ]
-        self._matcher = _gradients.Matcher(self._paths)
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[Layout]:
+        """Hold the lock, with everything as it is after the last step."""
+        with self._lock:
+            self._publish()
+            groups = self._groups
+            known = self._layout.groups
+            if len(known) != len(groups) or not all(map(operator.is_, known, groups)):
+                # Groups were removed from `param_groups`, or put into it.
+                grouped = self._layout.grouped or len(groups) != 1
+                layout = arrange(groups, self.defaults, self._layout, grouped)
+                self._install(layout, self._by_owner())
+            yield self._layout
 
-    def _sizes(self) -> list[int]:
-        return [len(found.paths) for found in self._found]
+    def _publish(self) -> None:
+        """Put the parameters of the last step into the groups."""
+        with self._lock:
+            # A signal handler may take a step in between.
+            while self._published is not self._state:
+                state = self._state
+                self._layout.write(state[0])
+                self._published = state
 
-    def _read(self) -> list[Any]:
-        return [
-            array
-            for found, group in zip(self._found, self.param_groups, strict=True)
-            for array in found.read(group["params"])
-        ]
+    def _by_owner(self) -> dict[int, _moments.ParamState]:
+        """Return the state of each parameter, by the id of the object that it is."""
+        return dict(zip(map(id, self._layout.owned()), self._states(), strict=True))
 
-    def _write(self, arrays: list[Any]) -> None:
-        rest = iter(arrays)
-        for found, group in zip(self._found, self.param_groups, strict=True):
-            own = list(itertools.islice(rest, len(found.paths)))
-            group["params"] = found.write(group["params"], own)
-
-    def _kept(self, params: Sequence[Any]) -> list[_buckets.Bucket]:
-        """Return the buckets, cast to the `state_dtype` of their groups."""
-        return [
-            _buckets.cast(bucket, params, self.param_groups[bucket.group])
-            for bucket in self._buckets
-        ]
-
-    def _scattered(
-        self, buckets: Sequence[_buckets.Bucket], params: Sequence[Any]
-    ) -> list[_moments.ParamState]:
+    def _states(self) -> list[_moments.ParamState]:
         """Return copies of the states of all parameters."""
-        states: dict[int, _moments.ParamState] = {}
-        for bucket in buckets:
-            states |= _buckets.scatter(bucket, params)
-        return [states[k] for k in range(len(params))]
+        return _moments.unpack(_moments.Packed(*self._state[1]), self._program.specs)
 
-    def _packed(self) -> _hyperparameters.Packed:
-        """Return the hyperparameters of all groups, checked."""
-        found = _hyperparameters.fingerprint(self.param_groups)
-        last = self._last_hyperparameters
-        if found is not None and last is not None and found == last[0]:
-            return last[1]
-        # The table stays on the device as long as nothing changes.
-        packed = _hyperparameters.pack(self._hyperparameters())
-        self._last_hyperparameters = found, packed
-        return packed
+    def _install(
+        self, layout: Layout, states: Mapping[int, _moments.ParamState]
+    ) -> None:
+        """Go over to a layout; `states` has the state of each parameter that has one,
+        by the id of the object that it is."""
+        params = layout.read()
+        kinds = list(map(_hyperparameters.kind, layout.groups))
+        specs = _specs(layout, params, kinds)
+        own = [
+            _moments.cast(states[id(x)], spec, k)
+            if id(x) in states
+            else _moments.init(array, spec.state_dtype, k)
+            for k, (x, array, spec) in enumerate(
+                zip(layout.owned(), params, specs, strict=True)
+            )
+        ]
+        trees = [p for p, in_place in zip(params, layout.in_place, strict=True) if not in_place]
+        state = tuple(trees), tuple(_moments.pack(own, specs, params))
+        # At once, as a signal handler may look in between.
+        vars(self).update(
+            _hyper=(None, None),
+            _kinds=kinds,
+            _layout=layout,
+            _mask=(None, None),
+            _place=place_beside(params),
+            _program=program_of(specs, self._donate),
+            _published=state,
+            _state=state,
+        )
 
-    def _hyperparameters(self) -> list[dict[str, Any]]:
-        """Return the functional arguments of each group."""
-        for group in self.param_groups:
-            _hyperparameters.check(group)
-        return list(map(_hyperparameters.to_functional, self.param_groups))
+    def _table(self) -> jax.Array:
+        """Return the hyperparameters of all groups, checked, on the device."""
+        layout = self._layout
+        found = _hyperparameters.fingerprint(layout.groups)
+        if found is None or found != self._hyper[0]:
+            layout.check()
+            if list(map(_hyperparameters.kind, layout.groups)) != self._kinds:
+                self._install(layout, self._by_owner())
+            functional = list(map(_hyperparameters.to_functional, layout.groups))
+            self._hyper = found, _hyperparameters.pack(functional, self._place)
+        return self._hyper[1]
+
+    def _take(self, numbers: Sequence[int], leaves: list[Any], table: jax.Array) -> None:
+        """Take a step with the gradients `leaves` of the parameters `numbers`."""
+        layout = self._layout
+        params, gradients = layout.read(), leaves
+        stepping = None
+        if len(numbers) < len(params):
+            gradients = self._filled(numbers, leaves, params)
+            stepping = self._stepping(numbers)
+        elif numbers != sorted(numbers):
+            gradients = [leaf for _, leaf in sorted(zip(numbers, leaves, strict=True))]
+        try:
+            self._run(params, gradients, table, stepping)
+        except _Outdated:
+            self._install(layout, self._by_owner())
+            table = self._table()
+            params, gradients = (
+                list(map(_parameters.strongly_typed, arrays))
+                for arrays in (params, gradients)
+            )
+            self._run(params, gradients, table, stepping)
+
+    def _run(
+        self,
+        params: Sequence[Any],
+        gradients: Sequence[Any],
+        table: jax.Array,
+        stepping: jax.Array | None,
+    ) -> None:
+        layout, program, before = self._layout, self._program, self._state
+        if self._donate:
+            params = _distinct(params, gradients)
+
+        def prepare() -> None:
+            """Check what is as it was in each step that is compiled."""
+            for path, shape, param, gradient in zip(
+                layout.paths, layout.shapes, params, gradients, strict=True
+            ):
+                _parameters.check(param, shape, path)
+                _gradients.check(gradient, param, path)
+            if isinstance(jnp.copy(table), jax.core.Tracer):
+                raise _gradients.inside_trace()
+            weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
+            if weak or _specs(layout, params, self._kinds) != program.specs:
+                raise _Outdated
+
+        results = program.results(before[1], params, gradients, table, stepping, prepare)
+        try:
+            store_at_once(results, (*layout.owners, self), (*layout.slots, "_state"))
+        except (ValueError, _Outdated):
+            raise
+        except BaseException:
+            if self._state is before:
+                program.renew()
+            raise
+        finally:
+            self._publish()
+        if self._donate:
+            # A step that was compiled just now has overwritten copies.
+            for param in params:
+                if isinstance(param, jax.Array) and not param.is_deleted():
+                    param.delete()
+
+    def _filled(
+        self, numbers: Sequence[int], leaves: Sequence[Any], params: Sequence[Any]
+    ) -> list[Any]:
+        """Return a gradient for each parameter, of 0 for those that do not step.
+
+        All are in the dtype of the arithmetic, so that one program does for any subset.
+        """
+        given = dict(zip(numbers, leaves, strict=True))
+        gradients = []
+        for k, (param, path) in enumerate(zip(params, self._layout.paths, strict=True)):
+            _parameters.check(param, self._layout.shapes[k], path)
+            dtype = compute_dtype(param.dtype)
+            if k in given:
+                _gradients.check(given[k], param, path)
+                gradients.append(jnp.asarray(given[k], dtype))
+                continue
+            key = param.shape, dtype, getattr(param, "sharding", None)
+            if key not in self._zeros:
+                self._zeros[key] = jnp.zeros_like(param, dtype)
+            gradients.append(self._zeros[key])
+        return gradients
+
+    def _stepping(self, numbers: Sequence[int]) -> jax.Array:
+        if self._mask[0] != numbers:
+            self._mask = numbers, self._program.mask(numbers, self._place)
+        return self._mask[1]
 
     def _transformation(self) -> optax.GradientTransformation:
-        groups = [
-            adamax(**arguments, state_dtype=group.get("state_dtype"))
-            for arguments, group in zip(
-                self._hyperparameters(), self.param_groups, strict=True
-            )
-        ]
-        if not self._grouped:
+        with self._current() as layout:
+            layout.check()
+            groups = [
+                adamax(
+                    **_hyperparameters.to_functional(group),
+                    state_dtype=group.get("state_dtype"),
+                )
+                for group in layout.groups
+            ]
+        if not layout.grouped:
             return groups[0]
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
 
@@ -392,3 +515,44 @@ def _are_groups(params: Any) -> bool:
         and len(params) > 0
         and all(isinstance(entry, Mapping) and "params" in entry for entry in params)
     )
+
+
+def _specs(
+    layout: Layout, params: Sequence[Any], kinds: Sequence[tuple[Any, bool]]
+) -> tuple[Spec, ...]:
+    return tuple(
+        Spec(array.shape, array.dtype, sharding_of(array), i, *kinds[i], in_place)
+        for array, i, in_place in zip(
+            params, layout.group_of, layout.in_place, strict=True
+        )
+    )
+
+
+def _distinct(params: Sequence[Any], gradients: Sequence[Any]) -> Sequence[Any]:
+    """Return the parameters, copied where a donated array is used twice."""
+    if len({*map(id, params), *map(id, gradients)}) == len(params) + len(gradients):
+        return params
+    used, distinct = set(map(id, gradients)), []
+    for param in params:
+        distinct.append(jnp.copy(param) if id(param) in used else param)
+        used.add(id(param))
+    return distinct
+
+
+def _check_pytorch_options(
+    foreach: Any, capturable: Any, differentiable: Any, fused: Any
+) -> None:
+    """Raise `ValueError` for options that would change more than the speed."""
+    for name, value in (("foreach", foreach), ("capturable", capturable)):
+        if value not in (None, False, True):
+            raise ValueError(f"{name} must be True, False or None, got {value!r}.")
+    if differentiable:
+        raise ValueError(
+            f"differentiable must be False, got {differentiable!r}: to differentiate "
+            "through a step, use adamax_optax.adamax inside jax.grad."
+        )
+    if fused:
+        raise ValueError(
+            f"fused must be None or False, as in PyTorch's Adamax, got {fused!r}. Every "
+            "step here is one compiled program."
+        )

@@ -1,7 +1,6 @@
 """The parameters of a group: a tree of arrays, or variables of Flax NNX."""
 
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -19,15 +18,20 @@ class Parameters(Protocol):
 
     Attributes:
       paths: The path of each parameter, in order.
+      shapes: The shape of each.
+      owners: For each, an NNX variable and the attribute in which a step stores its
+        new array; `None` if the array must be put there by `write`.
     """
 
     paths: list[Path]
+    shapes: list[tuple[int, ...]]
+    owners: list[tuple[Any, str] | None]
 
     def read(self, params: Any) -> list[Any]:
-        """Return the arrays in the group's `params`; raise if the shapes changed."""
+        """Return the arrays in the group's `params`, which must have its structure."""
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        """Return the group's `params` with new arrays."""
+        """Return the group's `params` with new arrays for those without an owner."""
 
     def owned(self, params: Any) -> list[Any]:
         """Return the objects that no other group may have."""
@@ -38,25 +42,24 @@ class ArrayTree:
 
     def __init__(self, leaves: dict[Path, Any], treedef: Any) -> None:
         self.paths = list(leaves)
+        self.shapes = _checked_shapes(self.paths, leaves.values())
+        self.owners: list[tuple[Any, str] | None] = [None] * len(leaves)
         self._treedef = treedef
-        self._shapes = _checked_shapes(self.paths, leaves.values())
-        self._known: Sequence[Any] = ()
 
     def read(self, params: Any) -> list[Any]:
-        return _checked(self.owned(params), self._known, self.paths, self._shapes)
-
-    def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        del params
-        self._known = arrays
-        return jax.tree.unflatten(self._treedef, arrays)
-
-    def owned(self, params: Any) -> list[Any]:
         try:
             return self._treedef.flatten_up_to(params)
         except ValueError as error:
             raise ValueError(
                 f"The params of a group must keep their structure: {error}"
             ) from error
+
+    def write(self, params: Any, arrays: Sequence[Any]) -> Any:
+        del params
+        return jax.tree.unflatten(self._treedef, arrays)
+
+    def owned(self, params: Any) -> list[Any]:
+        return self.read(params)
 
 
 class Variables:
@@ -72,24 +75,34 @@ class Variables:
             for path, variable in _nnx.variables_of(node):
                 places.setdefault(id(variable), (prefix + _names(path), variable))
         self._params = params
+        self._structure = _nnx.Structure(nodes.values())
         self.paths = [path for path, _ in places.values()]
         self._variables = [variable for _, variable in places.values()]
-        self._shapes = _checked_shapes(self.paths, map(_nnx.get, self._variables))
-        self._known: Sequence[Any] = ()
+        self.shapes = _checked_shapes(self.paths, map(_nnx.get, self._variables))
+        slots = map(_nnx.slot_of, self._variables)
+        self.owners = [
+            None if slot is None else (variable, slot)
+            for variable, slot in zip(self._variables, slots, strict=True)
+        ]
 
     def read(self, params: Any) -> list[Any]:
         if params is not self._params:
             raise ValueError(
-                "The modules and variables of a group cannot be exchanged. Put new "
-                "values into them instead, for example with nnx.update(module, state)."
+                "The modules and variables of a group cannot be replaced by others. "
+                "Put new values into them instead, for example with "
+                "nnx.update(module, state), or put a new group into param_groups."
             )
-        arrays = [_nnx.get(variable) for variable in self._variables]
-        return _checked(arrays, self._known, self.paths, self._shapes)
+        self._structure.check()
+        return [
+            _nnx.get(variable) if owner is None else getattr(*owner)
+            for variable, owner in zip(self._variables, self.owners, strict=True)
+        ]
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        self._known = arrays
-        for variable, array in zip(self._variables, arrays, strict=True):
-            _nnx.put(variable, array)
+        rest = iter(arrays)
+        for variable, owner in zip(self._variables, self.owners, strict=True):
+            if owner is None:
+                _nnx.put(variable, next(rest))
         return params
 
     def owned(self, params: Any) -> list[Any]:
@@ -99,11 +112,6 @@ class Variables:
 
 def find(params: Any) -> Parameters:
     """Return access to the parameters in a tree of arrays or of NNX objects."""
-    if isinstance(params, Iterator):
-        raise ValueError(
-            "params must be a list or another tree, not an iterator, which can be read "
-            f"only once; got {params!r}."
-        )
     leaves, treedef = flatten(params)
     nodes = {path: leaf for path, leaf in leaves.items() if _nnx.is_node(leaf)}
     if nodes and len(nodes) < len(leaves):
@@ -113,10 +121,39 @@ def find(params: Any) -> Parameters:
             f"{label(next(iter(nodes)))} is of NNX and {label(other)} is not. Put "
             "them into two groups."
         )
-    found = Variables(params, nodes) if nodes else ArrayTree(leaves, treedef)
-    if not found.paths:
-        raise ValueError(f"params must hold at least one parameter, got {params!r}.")
-    return found
+    return Variables(params, nodes) if nodes else ArrayTree(leaves, treedef)
+
+
+def with_copies(params: Any) -> Any:
+    """Return a group's `params` with copies of the arrays; NNX objects stay the same."""
+    found = find(params)
+    arrays = zip(found.read(params), found.owners, strict=True)
+    return found.write(params, [jnp.copy(x) for x, owner in arrays if owner is None])
+
+
+def check_copied(params: Any, memo: dict[int, Any]) -> None:
+    """Find the copies that `copy.deepcopy` made of the NNX objects in `params`.
+
+    Flax copies a module without telling `copy.deepcopy` about its parts. This adds them
+    to the `memo`.
+
+    Raises:
+      ValueError: If an object was not copied before: it would be copied a second time
+        with its module.
+    """
+    leaves, _ = flatten(params)
+    nodes = [(path, leaf) for path, leaf in leaves.items() if _nnx.is_node(leaf)]
+    if any(id(node) not in memo for _, node in nodes):
+        for module in list(memo.get(id(memo), ())):
+            if _nnx.is_node(module):
+                memo.update(_nnx.parts(module, memo[id(module)]))
+    for path, node in nodes:
+        if id(node) not in memo:
+            raise ValueError(
+                f"{label(path)} must be copied before its optimizer, or the copy would "
+                "not train the copy of its module. Copy both in this order: net, "
+                "optimizer = copy.deepcopy((net, optimizer))."
+            )
 
 
 def flatten(tree: Any, *, with_none: bool = False) -> tuple[dict[Path, Any], Any]:
@@ -167,13 +204,10 @@ def _checked_shapes(paths, arrays):
     return shapes
 
 
-def _checked(arrays, known, paths, shapes):
-    """Return the arrays strongly typed, after checking any but the `known` ones."""
-    if len(arrays) == len(known) and all(map(operator.is_, arrays, known)):
-        return arrays
-    for path, shape, array in zip(paths, shapes, arrays, strict=True):
-        if getattr(array, "shape", None) != shape:
-            raise ValueError(
-                f"{label(path)} must stay an array of shape {shape}, got {array!r}."
-            )
-    return list(map(strongly_typed, arrays))
+def check(array: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Raise `ValueError` unless a parameter is still an array of this shape."""
+    if not is_array(array) or not is_inexact(array) or array.shape != shape:
+        raise ValueError(
+            f"{label(path)} must stay an array of shape {shape}, of floating or complex "
+            f"numbers, got {array!r}."
+        )

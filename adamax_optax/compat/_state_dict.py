@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax._arrays import cast_like, copied, to_numpy
+from adamax_optax._arrays import cast_like, joined, to_numpy
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import (
     Entry,
@@ -20,6 +20,7 @@ from adamax_optax._torch_layout import (
 )
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._parameters import Path, label
+from adamax_optax.compat._plan import Spec
 from adamax_optax.moments import ScaleByInfinityNormState, codec_for
 
 
@@ -27,17 +28,20 @@ def save(
     groups: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
     states: Sequence[_moments.ParamState],
-    params: Sequence[Any],
+    specs: Sequence[Spec],
 ) -> dict[str, Any]:
-    """Return a state dict, a deep copy; `sizes` counts the parameters of each group."""
+    """Return a state dict with the arrays of `states`.
+
+    `sizes` counts the parameters of each group.
+    """
     ends = np.cumsum(sizes).tolist()
     return {
         "state": {
             number: {
-                **write_entry(_decoded(state, param), copied),
+                **write_entry(_decoded(state, spec), joined),
                 **_moments.scale_bound_key(state.moments),
             }
-            for number, (state, param) in enumerate(zip(states, params, strict=True))
+            for number, (state, spec) in enumerate(zip(states, specs, strict=True))
             if state.count > 0
         },
         "param_groups": [
@@ -92,7 +96,7 @@ def load_moments(
     problems: list[str] = []
     saved = read_entries(state_dict, labels.__getitem__, problems)
     codings = {number_of(key): entry for key, entry in state_dict["state"].items()}
-    states = _moments.init(params)
+    states = list(map(_moments.init, params))
     for i, number in enumerate(numbers):
         if number in saved:
             entry, name = saved[number], labels[number]
@@ -110,10 +114,10 @@ def load_moments(
     return states
 
 
-def _decoded(state, param):
+def _decoded(state, spec):
     """Return a parameter's entry, with its moments in at least float32."""
-    moments = _moments.cast(state.moments, param.dtype, None, key=0)
-    return Entry(state.count, *_moments.columns(moments))
+    decoded = _moments.cast(state, spec._replace(state_dtype=None), 0)
+    return Entry(state.count, *_moments.columns(decoded.moments))
 
 
 def _like(value, array, name, problems):

@@ -1,7 +1,19 @@
-"""One step of any number of groups, compiled as one program."""
+"""One step of all parameters as one compiled program, which nothing can tear apart.
 
+A step overwrites the moments. Between the moment when the old arrays are deleted and the
+moment when the new ones are stored, a signal handler or an exception would find neither.
+So a compiled step is called, and its result stored, within one call of a C function, in
+which Python runs no signal handlers; and a step that is not compiled yet, which runs
+Python, gets copies to overwrite.
+"""
+
+import collections
+import functools
+import gc
 import itertools
-from collections.abc import Mapping, Sequence
+import operator
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,135 +22,246 @@ import numpy as np
 import optax
 
 from adamax_optax._adamax import adamax
-from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax.compat import _hyperparameters, _moments
-from adamax_optax.compat._buckets import Bucket
+from adamax_optax.compat._plan import Spec, pieces_of
+
+# Stores all results of an iterator in C: see `store_at_once`.
+_exhaust = collections.deque(maxlen=0).extend
+# From Python 3.12 on, no garbage is collected, and so no Python code runs, inside C.
+_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 
 
-def step(
-    buckets: Sequence[Bucket],
-    params: Sequence[Any],
-    gradients: Mapping[int, Any],
-    hyper: _hyperparameters.Packed,
-    *,
-    donate: bool,
-) -> tuple[dict[int, Any], list[Bucket]]:
-    """Return the new parameters, by number, and the buckets after one step.
+class Overwritten:
+    """An argument of a compiled step, whose arrays the step may overwrite.
 
-    `gradients` has, by number, the gradients of all parameters in `buckets`. The
-    moments in `buckets` are donated, and with `donate` these parameters too.
+    JAX flattens the arguments of a call once, in C++, to look for a compiled program.
+    Only if there is none does it go on in Python and flatten them again. The second
+    time, this gives copies of the arrays instead.
+
+    Args:
+      arrays: A tuple of arrays and tuples.
+      prepare: Called before copies are made, if the step is not yet compiled.
     """
-    if donate:
-        params = _distinct(params, gradients)
-    order = [k for bucket in buckets for piece in bucket.pieces for k in piece]
-    moments, new = (_overwriting if donate else _keeping)(
-        [bucket.moments for bucket in buckets],
-        [params[k] for k in order],
-        [gradients[k] for k in order],
-        np.array([min(b.count, LARGEST_COUNT) for b in buckets], np.int32),
-        hyper.table,
-        tuple(
-            _Kind(
-                b.group, b.state_dtype, hyper.decays[b.group], tuple(map(len, b.pieces))
+
+    def __init__(self, arrays: Any, prepare: Callable[[], None]) -> None:
+        self._arrays = arrays
+        self._prepare = prepare
+        self._seen = False
+        self._copies: Any = None
+
+    def flatten(self) -> tuple[Any, None]:
+        if not self._seen:
+            self._seen = True
+            return self._arrays, None
+        return self.copies(), None
+
+    def copies(self) -> Any:
+        if self._copies is None:
+            self._prepare()
+            leaves, treedef = jax.tree.flatten(self._arrays)
+            self._copies = treedef.unflatten(list(map(jnp.copy, leaves)))
+        return self._copies
+
+
+# Inside the program, it is a tuple.
+jax.tree_util.register_pytree_node(
+    Overwritten, Overwritten.flatten, lambda _, arrays: arrays
+)
+
+
+class Program:
+    """The compiled step of parameters with given specs.
+
+    Args:
+      specs: The specs of all parameters.
+      donate: Whether a step may overwrite the parameters too.
+    """
+
+    def __init__(self, specs: tuple[Spec, ...], donate: bool) -> None:
+        self.specs = specs
+        self._donate = donate
+        self._trees = [k for k, spec in enumerate(specs) if not spec.in_place]
+        self._in_place = [k for k, spec in enumerate(specs) if spec.in_place]
+        self._pieces = pieces_of(specs)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what is compiled.
+
+        JAX calls a program in Python for ever if its first call was interrupted.
+        """
+
+        # A function of its own, since JAX keeps compiled code by function.
+        def step(overwritten, params, gradients, table, stepping):
+            if isinstance(overwritten, Overwritten):  # jax.disable_jit
+                overwritten = overwritten.copies()
+            packed, *rest = overwritten
+            params = rest[0] if self._donate else params
+            return self._step(packed, params, gradients, table, stepping)
+
+        self._overwriting = jax.jit(step, donate_argnums=0)
+        # `jax_debug_nans` looks at the results in Python, and runs the step again to
+        # find the place where a NaN arose.
+        self._keeping = jax.jit(step)
+
+    def results(
+        self,
+        packed: _moments.Packed,
+        params: Sequence[Any],
+        gradients: Sequence[Any],
+        table: jax.Array,
+        stepping: jax.Array | None,
+        prepare: Callable[[], None],
+    ) -> Iterator[Any]:
+        """Return an iterator that takes the step when its first item is asked for.
+
+        Args:
+          packed: The states of all parameters.
+          params: All parameters.
+          gradients: The gradient of each.
+          table: The hyperparameters of each group, as of `_hyperparameters.pack`.
+          stepping: Which parameters take a step; bool, shape (parameters,). All if
+            `None`.
+          prepare: Called before the step, if it is not yet compiled.
+
+        Returns:
+          The new arrays of the parameters that are in place; then a tuple of those of
+          the others, in a tuple, and the new `Packed`, as a tuple.
+        """
+        debugging = jax.config.jax_debug_nans or jax.config.jax_debug_infs
+        call = self._keeping if debugging else self._overwriting
+        overwritten = (packed, params) if self._donate else (packed,)
+        arguments = (
+            Overwritten(overwritten, prepare),
+            None if self._donate else params,
+            gradients,
+            table,
+            stepping,
+        )
+        return itertools.chain.from_iterable(itertools.starmap(call, [arguments]))
+
+    def mask(self, numbers: Collection[int], place: Any) -> jax.Array:
+        """Return `stepping` for the parameters `numbers`, on the devices of `place`."""
+        order = [k for piece in self._pieces for k in piece.numbers]
+        return jax.device_put(np.isin(order, list(numbers)), place)
+
+    def _step(self, packed, params, gradients, table, stepping):
+        moments, counts, coding = packed
+        order = [k for piece in self._pieces for k in piece.numbers]
+        rows = _Rows(
+            counts,
+            table[np.array([self.specs[k].group for k in order], np.int32)],
+            None if coding is None else _moments.Coding(*coding),
+            stepping,
+        )
+        new: list[Any] = [None] * len(self.specs)
+        stepped, codings = [], []
+        for piece, arrays in zip(self._pieces, moments, strict=True):
+            spec = self.specs[piece.numbers[0]]
+            rows_of_piece = slice(piece.start, piece.start + len(piece.numbers))
+            arrays, own, moved = _step_piece(
+                spec.state_dtype,
+                spec.decays,
+                arrays,
+                jax.tree.map(operator.itemgetter(rows_of_piece), rows),
+                [params[k] for k in piece.numbers],
+                [gradients[k] for k in piece.numbers],
             )
-            for b in buckets
-        ),
-    )
-    return dict(zip(order, new, strict=True)), [
-        bucket._replace(moments=stepped, count=bucket.count + 1)
-        for bucket, stepped in zip(buckets, moments, strict=True)
-    ]
+            if spec.sharding is not None:
+                arrays, moved = _placed((arrays, moved), spec.sharding)
+            stepped.append(arrays)
+            codings.append(own)
+            for k, param in zip(piece.numbers, moved, strict=True):
+                new[k] = param
+        after = optax.safe_increment(counts)
+        packed = (
+            tuple(stepped),
+            after if stepping is None else jnp.where(stepping, after, counts),
+            None if coding is None else tuple(map(jnp.concatenate, zip(*codings))),
+        )
+        trees = tuple(new[k] for k in self._trees)
+        return (*(new[k] for k in self._in_place), (trees, packed))
 
 
-def _distinct(params, gradients):
-    """Return the parameters, copied where a donated array is used twice."""
-    used = set(map(id, gradients.values()))
-    if len(used.union(map(id, params))) == len(gradients) + len(params):
-        return params
-    used.update(id(param) for k, param in enumerate(params) if k not in gradients)
-    distinct = list(params)
-    for k in gradients:
-        if id(params[k]) in used:
-            distinct[k] = jnp.copy(params[k])
-        used.add(id(params[k]))
-    return distinct
+def store_at_once(
+    results: Iterator[Any], owners: Sequence[Any], names: Sequence[str]
+) -> None:
+    """Set an attribute of each owner to the next result, all in one call of C code."""
+    setting = map(object.__setattr__, owners, names, results)
+    if not (_COLLECTS_ANYWHERE and gc.isenabled()):
+        _exhaust(setting)
+        return
+    try:
+        gc.disable()
+        _exhaust(setting)
+    finally:
+        gc.enable()
 
 
-class _Kind(NamedTuple):
-    """Static facts about a bucket; each distinct value compiles its own program.
+class _Rows(NamedTuple):
+    """What the parameters of a step have one of each, in the order of the pieces."""
 
-    Attributes:
-      group: The number of its group.
-      state_dtype: The `state_dtype` of its moments.
-      decays: Whether its group has a weight decay. Without one, the program need not
-        read the parameters to update the moments.
-      lengths: The number of parameters in each of its pieces.
-    """
-
-    group: int
-    state_dtype: Any
-    decays: bool
-    lengths: tuple[int, ...]
+    counts: Any
+    hyperparameters: Any
+    coding: Any
+    stepping: Any
 
 
-def _step_all(moments, params, gradients, counts, table, kinds):
-    rest = iter(zip(params, gradients, strict=True))
-    stepped = [
-        _step_bucket(kind, own, count, table, [_take(rest, n) for n in kind.lengths])
-        for kind, own, count in zip(kinds, moments, counts, strict=True)
-    ]
-    # JAX lets each output overwrite the first donated array of its shape. Moments come
-    # before parameters in inputs and outputs: otherwise one would overwrite the other,
-    # and XLA would have to copy.
-    return [own for own, _ in stepped], [p for _, new in stepped for p in new]
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step_piece(state_dtype, decays, moments, rows, params, gradients):
+    """Return the moments of a piece, its coding and its parameters after a step."""
+    dtype = compute_dtype(params[0].dtype)
+    gradients = [jnp.asarray(gradient, dtype) for gradient in gradients]
+    step = functools.partial(_step_one, state_dtype, decays)
+    if len(params) == 1:
+        row = jax.tree.map(lambda x: x[0], rows)
+        moments, coding, new = step(moments, row, params[0], gradients[0])
+        return moments, jax.tree.map(lambda x: x[None], coding), [new]
+    stacked = jnp.stack(params), jnp.stack(gradients)
+    moments, coding, new = jax.vmap(step)(moments, rows, *stacked)
+    return moments, coding, list(new)
 
 
-_keeping = jax.jit(_step_all, donate_argnums=0, static_argnums=5)
-_overwriting = jax.jit(_step_all, donate_argnums=(0, 1), static_argnums=5)
-
-
-def _take(pairs, number):
-    """Return the parameters and the gradients of the next `number` pairs."""
-    return tuple(zip(*itertools.islice(pairs, number), strict=True))
-
-
-def _step_bucket(kind, moments, count, table, pieces):
-    old = [params for params, _ in pieces]
-    dtype = compute_dtype(old[0][0].dtype)
-    gradients = [_joined(piece, dtype) for _, piece in pieces]
-    params = [_joined(piece, dtype) for piece in old]
-    tx: Any = adamax(**_arguments(kind, table, dtype), state_dtype=kind.state_dtype)
-    tx = _moments.component_wise(tx, params)
-    state = optax.tree_utils.tree_set(
-        _moments.with_moments(tx.init([]), moments), count=count
-    )
-    updates, state = tx.update(gradients, state, params)
-    moved = [_moved(*piece) for piece in zip(old, updates, strict=True)]
-    return _moments.moments_in(state), [param for piece in moved for param in piece]
-
-
-def _arguments(kind, table, dtype):
-    arguments = _hyperparameters.unpack(table[kind.group])
+def _step_one(state_dtype, decays, leaves, row, param, gradient):
+    dtype = gradient.dtype
+    form = _moments.form_of(param.dtype, state_dtype)
+    moments = _moments.with_columns(form, leaves)
+    if state_dtype is not None:
+        moments = _moments.with_coding(moments, row.coding)
+    arguments = _hyperparameters.unpack(row.hyperparameters)
     # Optax multiplies the gradients by these two without casting them; the other
     # arguments are cast where they are used.
     for name in ("learning_rate", "weight_decay"):
         arguments[name] = jnp.asarray(arguments[name], jnp.finfo(dtype).dtype)
-    return arguments if kind.decays else {**arguments, "weight_decay": 0.0}
+    if not decays:
+        arguments["weight_decay"] = 0.0
+    old = [jnp.asarray(param, dtype)]
+    tx: Any = adamax(**arguments, state_dtype=state_dtype)
+    tx = _moments.component_wise(tx, old)
+    state = _moments.with_moments(tx.init([]), moments)
+    state = optax.tree_utils.tree_set(state, count=row.counts)
+    updates, state = tx.update([gradient], state, old)
+    moments = _moments.moments_in(state)
+    coding = row.coding
+    if state_dtype is not None:
+        coding = _moments.coding_of(moments, like=coding)
+    (new,) = jax.tree.leaves(optax.apply_updates(old, updates))
+    after = _moments.leaves_of(moments), coding, new.astype(param.dtype)
+    if row.stepping is None:
+        return after
+    before = tuple(leaves), row.coding, param
+    return jax.tree.map(lambda x, y: jnp.where(row.stepping, x, y), after, before)
 
 
-def _joined(arrays, dtype):
-    """Return the arrays of a piece as one, flat unless there is only one."""
-    if len(arrays) == 1:
-        return jnp.asarray(arrays[0], dtype)
-    return jnp.concatenate([jnp.asarray(array, dtype).ravel() for array in arrays])
+def _placed(arrays, sharding):
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, sharding), arrays
+    )
 
 
-def _moved(params, update):
-    """Return a piece's parameters plus its update, rounded once."""
-    ends = np.cumsum([param.size for param in params])[:-1]
-    parts = [update] if len(params) == 1 else jnp.split(update, ends)
-    parts = [part.reshape(p.shape) for part, p in zip(parts, params, strict=True)]
-    wide = [jnp.asarray(param, update.dtype) for param in params]
-    new: Any = optax.apply_updates(wide, parts)
-    return [x.astype(param.dtype) for x, param in zip(new, params, strict=True)]
+
+@functools.lru_cache(maxsize=128)
+def program_of(specs: tuple[Spec, ...], donate: bool) -> Program:
+    """Return the program for these specs, shared by all optimizers that have them."""
+    return Program(specs, donate)

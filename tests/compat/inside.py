@@ -5,38 +5,32 @@ from typing import Any
 import jax
 
 import adamax_optax as ao
-from adamax_optax.compat import _buckets, _moments, _step
+from adamax_optax.compat import _plan, _step
 
-# Parameters of up to SMALL elements share arrays of up to BUFFER elements, and up to
-# ALIKE of one shape share one.
-SMALL, BUFFER, ALIKE = _buckets.SMALL, _buckets.BUFFER, _buckets.ALIKE
+# Parameters of up to SMALL elements are stacked, up to STACK of one shape.
+SMALL, STACK = _plan.SMALL, _plan.STACK
 
 
 def shared(optimizer: ao.Adamax) -> list[tuple[int, ...]]:
     """Return, for each array of moments, the numbers of the parameters in it."""
-    return [piece for bucket in optimizer._buckets for piece in bucket.pieces]
-
-
-def moments(optimizer: ao.Adamax) -> list[Any]:
-    """Return the states of moments that the optimizer keeps."""
-    return [bucket.moments for bucket in optimizer._buckets]
+    return [piece.numbers for piece in _plan.pieces_of(optimizer._program.specs)]
 
 
 def arrays(optimizer: ao.Adamax) -> list[jax.Array]:
-    """Return their arrays: m and u, or their codes."""
-    return jax.tree.leaves([_moments.columns(x) for x in moments(optimizer)])
+    """Return the arrays of m and u, or of their codes."""
+    moments, _, _ = optimizer._state[1]
+    return jax.tree.leaves(moments)
 
 
-def compiled_steps() -> int:
-    """Return how many programs there are for steps without `donate`."""
-    keeping: Any = _step._keeping
-    return keeping._cache_size()
+def state(optimizer: ao.Adamax) -> list[jax.Array]:
+    """Return all arrays of the state."""
+    return jax.tree.leaves(optimizer._state[1])
 
 
 def count_compilations(monkeypatch: Any) -> Any:
-    """Return a function that counts compilations of the step since the last call."""
+    """Return a function that counts traces of a step since the last call."""
     traced: list[Any] = []
-    trace = _step._step_bucket
+    trace = _step.Program._step
 
     def spy(*args):
         traced.append(args)
@@ -47,19 +41,17 @@ def count_compilations(monkeypatch: Any) -> Any:
         traced.clear()
         return new
 
-    monkeypatch.setattr(_step, "_step_bucket", spy)
+    monkeypatch.setattr(_step.Program, "_step", spy)
     return count
 
 
-def record_programs(monkeypatch: Any, donate: bool) -> list[tuple[Any, Any]]:
-    """Return a list that gets the compiled program of each step and its arguments."""
-    seen: list[tuple[Any, Any]] = []
-    name = "_overwriting" if donate else "_keeping"
-    original = getattr(_step, name)
-
-    def spy(*args):
-        seen.append((original.lower(*args).compile(), args))
-        return original(*args)
-
-    monkeypatch.setattr(_step, name, spy)
-    return seen
+def lowered(optimizer: ao.Adamax, gradients: list[Any], stepping: Any = None) -> Any:
+    """Return the lowered program of a step, whose parameters are in one list."""
+    program = optimizer._program
+    overwritten: Any = (optimizer._state[1],)
+    params = optimizer._layout.read()
+    if optimizer._donate:
+        overwritten, params = (*overwritten, params), None
+    return program._overwriting.lower(
+        overwritten, params, gradients, optimizer._table(), stepping
+    )

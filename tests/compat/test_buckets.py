@@ -45,7 +45,7 @@ def test_thousands_of_small_parameters_have_few_arrays():
         p.size for p in jax.tree.leaves(tree())
     )
     sizes = [len(piece) for piece in inside.shared(optimizer)]
-    assert sorted(sizes) == [1, 2 * (70 % inside.ALIKE) + 2, 32, 32, 32, 32]
+    assert sorted(sizes) == [1, 2 * (70 % inside.STACK) + 2, 32, 32, 32, 32]
 
 
 def test_no_shared_array_is_larger_than_a_buffer():
@@ -57,7 +57,7 @@ def test_no_shared_array_is_larger_than_a_buffer():
 
 
 def test_numbers_are_the_functional_forms():
-    params = tree(inside.ALIKE + 2)
+    params = tree(inside.STACK + 2)
     optimizer = ao.Adamax(params, lr=0.01, weight_decay=0.1)
     tx = ao.adamax(0.01, weight_decay=0.1)
     update = jax.jit(tx.update)

@@ -11,7 +11,7 @@ import adamax_optax as ao
 from tests.compat import inside
 
 SIZE = 1 << 18
-LEAVES = 4 * inside.ALIKE
+LEAVES = 4 * inside.STACK
 
 # The bytes that are counted are those of jax 0.10's compiler.
 recent = pytest.mark.skipif(
@@ -89,7 +89,7 @@ def test_the_class_passes_few_arrays(monkeypatch, state_dtype):
     params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
     compiled, args = compiled_class(monkeypatch, params, state_dtype=state_dtype)
     # Parameters, gradients; the moments in shared arrays; counts, hyperparameters.
-    shared = LEAVES // inside.ALIKE
+    shared = LEAVES // inside.STACK
     # Of a word's state also the scale, the bound and the key.
     moments = 2 * shared if state_dtype is None else shared + 3
     assert len(jax.tree.leaves(args[:5])) == 2 * LEAVES + moments + 2

@@ -1,0 +1,82 @@
+"""Which parameters a compiled step has, and which of them it stacks.
+
+With thousands of small parameters, a program that takes and returns an array for each
+moment spends its time passing arrays. So the moments of small parameters of one shape
+are stacked, whatever their groups and step counts, and `jax.vmap` steps them together.
+Larger parameters would lose more by the copies than they gain, and parameters on several
+devices could not share an array without communication.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+# Parameters of up to `SMALL` elements are stacked, up to `STACK` of them in one array.
+SMALL = 4096
+STACK = 32
+
+
+class Spec(NamedTuple):
+    """Static facts about a parameter.
+
+    Attributes:
+      shape: Its shape.
+      dtype: Its dtype.
+      sharding: Its sharding, if it is on several devices.
+      group: The number of its group.
+      state_dtype: The `state_dtype` of its moments, as a dtype.
+      decays: Whether its group has a weight decay. Without one, the program need not
+        read the parameters to update the moments.
+      in_place: Whether a step stores the new array in a variable of NNX itself.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    sharding: Any
+    group: int
+    state_dtype: Any
+    decays: bool
+    in_place: bool
+
+
+class Piece(NamedTuple):
+    """Parameters whose moments are kept and stepped together.
+
+    Attributes:
+      numbers: The numbers of the parameters.
+      stacked: Whether their arrays are stacked; if not, there is only one parameter.
+      start: The number of parameters in the pieces before it.
+    """
+
+    numbers: tuple[int, ...]
+    stacked: bool
+    start: int
+
+
+def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
+    """Divide parameters into pieces."""
+    alike: dict[Any, list[int]] = {}
+    for k, spec in enumerate(specs):
+        small = spec.sharding is None and np.prod(spec.shape, dtype=int) <= SMALL
+        # Other parameters are alone: no other has their number.
+        key = (spec.shape, spec.dtype, spec.state_dtype, spec.decays) if small else k
+        alike.setdefault(key, []).append(k)
+    pieces: list[Piece] = []
+    start = 0
+    for same in alike.values():
+        for i in range(0, len(same), STACK):
+            numbers = tuple(same[i : i + STACK])
+            pieces.append(Piece(numbers, len(numbers) > 1, start))
+            start += len(numbers)
+    return tuple(pieces)
+
+
+def sharding_of(array: Any) -> Any:
+    """Return an array's sharding if it is on several devices, and else `None`."""
+    sharding = getattr(array, "sharding", None)
+    several = isinstance(sharding, jax.sharding.Sharding) and (
+        len(sharding.device_set) > 1
+    )
+    return sharding if several else None
