@@ -352,7 +352,7 @@ class Adamax:
             # A signal handler may take a step in between.
             while self._published is not self._state:
                 state = self._state
-                self._layout.write(state[0])
+                self._layout.write(state[1])
                 self._published = state
 
     def _by_owner(self) -> dict[int, _moments.ParamState]:
@@ -361,7 +361,7 @@ class Adamax:
 
     def _states(self) -> list[_moments.ParamState]:
         """Return copies of the states of all parameters."""
-        return _moments.unpack(_moments.Packed(*self._state[1]), self._program.specs)
+        return _moments.unpack(_moments.Packed(*self._state[0]), self._program.specs)
 
     def _install(
         self, layout: Layout, states: Mapping[int, _moments.ParamState]
@@ -380,7 +380,7 @@ class Adamax:
             )
         ]
         trees = [p for p, in_place in zip(params, layout.in_place, strict=True) if not in_place]
-        state = tuple(trees), tuple(_moments.pack(own, specs, params))
+        state = tuple(_moments.pack(own, specs, params)), tuple(trees)
         # At once, as a signal handler may look in between.
         vars(self).update(
             _hyper=(None, None),
@@ -450,9 +450,9 @@ class Adamax:
             if weak or _specs(layout, params, self._kinds) != program.specs:
                 raise _Outdated
 
-        results = program.results(before[1], params, gradients, table, stepping, prepare)
+        results = program.results(before[0], params, gradients, table, stepping, prepare)
         try:
-            store_at_once(results, (*layout.owners, self), (*layout.slots, "_state"))
+            store_at_once(results, (self, *layout.owners), ("_state", *layout.slots))
         except (ValueError, _Outdated):
             raise
         except BaseException:

@@ -126,8 +126,8 @@ class Program:
           prepare: Called before the step, if it is not yet compiled.
 
         Returns:
-          The new arrays of the parameters that are in place; then a tuple of those of
-          the others, in a tuple, and the new `Packed`, as a tuple.
+          A tuple of the new `Packed`, as a tuple, and of a tuple of the new arrays of
+          parameters that are not in place; then the new array of each that is.
         """
         debugging = jax.config.jax_debug_nans or jax.config.jax_debug_infs
         call = self._keeping if debugging else self._overwriting
@@ -181,7 +181,10 @@ class Program:
             None if coding is None else tuple(map(jnp.concatenate, zip(*codings))),
         )
         trees = tuple(new[k] for k in self._trees)
-        return (*(new[k] for k in self._in_place), (trees, packed))
+        # JAX lets each output overwrite the first donated array of its shape. Moments
+        # come before parameters in inputs and outputs: otherwise one would overwrite
+        # the other, and XLA would have to copy.
+        return ((packed, trees), *(new[k] for k in self._in_place))
 
 
 def store_at_once(

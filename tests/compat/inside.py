@@ -18,13 +18,13 @@ def shared(optimizer: ao.Adamax) -> list[tuple[int, ...]]:
 
 def arrays(optimizer: ao.Adamax) -> list[jax.Array]:
     """Return the arrays of m and u, or of their codes."""
-    moments, _, _ = optimizer._state[1]
+    moments, _, _ = optimizer._state[0]
     return jax.tree.leaves(moments)
 
 
 def state(optimizer: ao.Adamax) -> list[jax.Array]:
     """Return all arrays of the state."""
-    return jax.tree.leaves(optimizer._state[1])
+    return jax.tree.leaves(optimizer._state[0])
 
 
 def count_compilations(monkeypatch: Any) -> Any:
@@ -48,7 +48,7 @@ def count_compilations(monkeypatch: Any) -> Any:
 def lowered(optimizer: ao.Adamax, gradients: list[Any], stepping: Any = None) -> Any:
     """Return the lowered program of a step, whose parameters are in one list."""
     program = optimizer._program
-    overwritten: Any = (optimizer._state[1],)
+    overwritten: Any = (optimizer._state[0],)
     params = optimizer._layout.read()
     if optimizer._donate:
         overwritten, params = (*overwritten, params), None

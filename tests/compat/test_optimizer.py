@@ -78,7 +78,10 @@ def unannotated(signature):
 
 def test_signature_as_recorded_from_mindspore():
     ours = unannotated(inspect.signature(ao.Adamax))
-    assert ours == MINDSPORE.removesuffix(")") + ", *, donate=False)"
+    assert ours == MINDSPORE.removesuffix(")") + (
+        ", *, donate=False, *, foreach=None, *, capturable=False"
+        ", *, differentiable=False, *, fused=None)"
+    )
 
 
 def test_signature_of_installed_mindspore():
