@@ -96,6 +96,28 @@ PLATEAU = st.fixed_dictionaries(
     },
 )
 
+# A max_lr, or one per group, goes with it.
+ONE_CYCLE = st.fixed_dictionaries(
+    {"total_steps": st.integers(2, 70)},
+    optional={
+        # Without those that give a phase no length.
+        "pct_start": between(0.02, 0.98),
+        "anneal_strategy": st.sampled_from(["cos", "linear"]),
+        "div_factor": between(1, 50),
+        "final_div_factor": between(1, 1e5),
+        "three_phase": st.booleans(),
+    },
+).filter(lambda s: 0 not in one_cycle_lengths(**s))
+
+
+def one_cycle_lengths(total_steps, pct_start=0.3, three_phase=False, **_):
+    """Return the lengths of the phases; PyTorch divides by them."""
+    points = [0.0, pct_start * total_steps - 1]
+    points += [2 * pct_start * total_steps - 2] if three_phase else []
+    points += [total_steps - 1]
+    return [b - a for a, b in zip(points, points[1:], strict=False)]
+
+
 # The name of the schedule is that of the class in snake case.
 SCHEDULES = {
     "StepLR": "step_lr",

@@ -19,7 +19,7 @@ def refuse(make, exception, match, optimizer):
 
 REFUSED = [
     ("StepLR", dict(step_size=0), ValueError, "step_size must be an int >= 1, got 0"),
-    ("StepLR", dict(step_size=2.0), TypeError, "step_size must be an int, got 2.0"),
+    ("StepLR", dict(step_size=2.5), TypeError, "step_size must be an int, got 2.5"),
     ("StepLR", dict(step_size=True), TypeError, "step_size"),
     (
         "StepLR",
@@ -34,7 +34,7 @@ REFUSED = [
     ("StepLR", dict(step_size=2, last_epoch=3), KeyError, "no 'initial_lr'"),
     ("MultiStepLR", dict(milestones=3), TypeError, "milestones must be a list"),
     ("MultiStepLR", dict(milestones="34"), TypeError, "milestones must be a list"),
-    ("MultiStepLR", dict(milestones=[2, 4.0]), TypeError, r"milestones\[1\] must be"),
+    ("MultiStepLR", dict(milestones=[2, 4.5]), TypeError, r"milestones\[1\] must be"),
     ("MultiStepLR", dict(milestones=[-1]), ValueError, r"milestones\[0\] .*got -1"),
     ("MultiStepLR", dict(milestones=[2], gamma=[1]), TypeError, "gamma must be a"),
     ("ExponentialLR", dict(gamma=math.inf), ValueError, "gamma .*got inf"),
@@ -48,7 +48,7 @@ REFUSED = [
     ("PolynomialLR", dict(power=-1.0), ValueError, "power .*got -1.0"),
     ("PolynomialLR", dict(power=None), TypeError, "power must be a number, got None"),
     ("CosineAnnealingLR", dict(T_max=0), ValueError, "T_max .*got 0"),
-    ("CosineAnnealingLR", dict(T_max=2.5), TypeError, "T_max must be an int"),
+    ("CosineAnnealingLR", dict(T_max="2"), TypeError, "T_max must be a number"),
     ("CosineAnnealingLR", dict(T_max=2, eta_min="0"), TypeError, "eta_min must be"),
     ("CosineAnnealingWarmRestarts", dict(T_0=0), ValueError, "T_0 .*got 0"),
     ("CosineAnnealingWarmRestarts", dict(T_0=1.5), ValueError, "T_0 must be an int"),
@@ -109,7 +109,7 @@ def test_a_refused_sequence_leaves_the_groups():
     plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
     for schedulers, milestones, exception, match in [
         ([], [], ValueError, "schedulers must hold at least one"),
-        (parts, [], ValueError, r"one epoch less than schedulers has entries \(1\)"),
+        (parts, [], ValueError, "milestones must have 1 entries, one fewer than sched"),
         (parts, 3, TypeError, "milestones must be a list"),
         (parts, [2.5], TypeError, r"milestones\[0\] must be an int"),
         ([*parts, parts[0]], [4, 2], ValueError, r"must not decrease, got \[4, 2\]"),
@@ -134,7 +134,7 @@ def test_a_refused_sequence_leaves_the_groups():
 @pytest.mark.parametrize(
     "optimizer", [None, Groups(), object(), type("O", (), {"param_groups": [{}]})()]
 )
-@pytest.mark.parametrize("name", lr_scheduler.__all__)
+@pytest.mark.parametrize("name", sorted({*lr_scheduler.__all__} - {"ChainedScheduler"}))
 def test_an_object_that_is_no_optimizer_is_refused(name, optimizer):
     settings = {
         "StepLR": dict(step_size=1),
@@ -146,6 +146,7 @@ def test_an_object_that_is_no_optimizer_is_refused(name, optimizer):
         "CosineAnnealingWarmRestarts": dict(T_0=1),
         "CyclicLR": dict(base_lr=0.1, max_lr=1),
         "SequentialLR": dict(schedulers=[], milestones=[]),
+        "OneCycleLR": dict(max_lr=1, total_steps=1),
     }.get(name, {})
     with pytest.raises(TypeError, match="optimizer must have param_groups"):
         make(name, optimizer, settings)
@@ -216,12 +217,15 @@ def test_a_refused_state_changes_nothing():
             "must be the saved state of a StepLR",
         ),
         (step, fixed.state_dict(), "StepLR; .* lacks .*step_size"),
-        (step, two, r"\['base_lrs'\] must have 1 entries"),
-        (fn, {**fn.state_dict(), "lr_lambdas": []}, r"\['lr_lambdas'\] must have 1 en"),
-        (fn, {}, r"\['lr_lambdas'\] must have 1 entries"),
-        (cyclic, {"cycle_momentum": True}, "cycle_momentum=False"),
+        (step, two, r"\['base_lrs'\] must have 1 to 1 entries"),
+        (
+            fn,
+            {**fn.state_dict(), "lr_lambdas": [{}] * 2},
+            "must have at most 1 entries",
+        ),
+        (fn, {}, "must be the saved state of a LambdaLR"),
         (cyclic, {}, "must be the saved state of a CyclicLR"),
-        (sequential, {}, "must have 2 states"),
+        (sequential, {}, "must be the saved state of a SequentialLR"),
         (sequential, swapped, "saved state of a StepLR"),
         (sequential, mixed, "saved state of a ConstantLR"),
         (sequential, {"_schedulers": saved["_schedulers"]}, "state of a SequentialLR"),
