@@ -11,7 +11,7 @@ T = TypeVar("T")
 Group = dict[str, Any]
 
 # Attributes that are not part of the state.
-_NOT_SAVED = frozenset(("optimizer", "_verbose", "_made_lrs"))
+_NOT_SAVED = frozenset(("optimizer", "_verbose", "_made"))
 # Entries of PyTorch's state dicts that this package does not need.
 _PYTORCH_ONLY = frozenset(
     "_step_count _is_initial _get_lr_called_within_step verbose default_min_lr "
@@ -259,8 +259,8 @@ class LRScheduler:
     # True during the constructor's first step.
     _is_initial = False
     _verbose = False
-    # The objects that the constructor wrote to the groups.
-    _made_lrs: Sequence[float] = ()
+    # The groups as the constructor left them.
+    _made: Sequence[Group] = ()
     # Names of the attributes that have an entry for each group, besides `base_lrs`.
     _lists: tuple[str, ...] = ()
 
@@ -342,6 +342,7 @@ class LRScheduler:
         missing = [key for key in own if key not in given]
         if missing:
             raise not_saved_by(self, state_dict, missing)
+        own["_group_lrs"] = []
         state = {
             key: loaded(key, value, own.get(key))
             for key, value in given.items()
@@ -363,19 +364,16 @@ class LRScheduler:
         """Return the objects whose attributes are the state."""
         return [self]
 
-    def _mend(self, lrs: list[float]) -> bool:
+    def _mend(self, lrs: list[float]) -> None:
         """Undo what the constructor did to an optimizer that had been loaded before.
 
-        The constructor wrote float objects of its own: where one is still there, nobody
-        has set the learning rate since.
+        The constructor wrote objects of its own to the groups: where one is still
+        there, nobody has set the value since.
         """
-        mended = False
         groups = self.optimizer.param_groups
-        for group, made, lr in zip(groups, self._made_lrs, lrs, strict=False):
-            if group["lr"] is made:
+        for group, made, lr in zip(groups, self._made, lrs, strict=False):
+            if group["lr"] is made["lr"]:
                 group["lr"] = lr
-                mended = True
-        return mended
 
     def _initial_step(self) -> None:
         self._is_initial = True
@@ -383,7 +381,7 @@ class LRScheduler:
             self.step()
         finally:
             del self._is_initial
-        self._made_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._made = [dict(group) for group in self.optimizer.param_groups]
 
     def _rewind(self) -> None:
         """Go back to before epoch 0; `SequentialLR` starts it at the right time."""

@@ -286,20 +286,27 @@ def one_cycle(
     *,
     xp: ModuleType = np,
 ) -> Any:
-    """Anneal from the start to the end of the phase that t is in.
+    """Go from the start to the end of the phase that t is in.
 
-    A phase is its last step, and its values at the start and at the end.
+    A phase is its last step, and its values at the start and at the end. With x the
+    share of the phase that is over, the weights are 1 - x and x, or their half cosines
+    ½ (1 + cos(π x)) = sin²(π (1 - x) / 2) and sin²(π x / 2): nothing cancels.
     """
+    t = xp.asarray(t, dtype=float)
     starts = [0.0, *(last for last, _, _ in phases)]
     value: Any = None
     for first, (last, start, end) in reversed(list(zip(starts, phases, strict=False))):
         length = last - first
-        x = (xp.asarray(t, dtype=float) - first) / length if length else 1.0
+        x = (t - first) / length if length else xp.ones_like(t)
         if strategy == "cos":
-            annealed = end + (start - end) * (1 + xp.cos(xp.pi * x)) / 2
+            now = (
+                start * xp.sin((1 - x) * (xp.pi / 2)) ** 2
+                + end * xp.sin(x * (xp.pi / 2)) ** 2
+            )
         else:
-            annealed = start + (end - start) * xp.minimum(x, 1.0)
-        value = annealed if value is None else xp.where(t <= last, annealed, value)
+            x = xp.minimum(x, 1.0)
+            now = start * (1 - x) + end * x
+        value = now if value is None else xp.where(t <= last, now, value)
     return value
 
 

@@ -67,11 +67,11 @@ class CyclesMomentum(LRScheduler):
         self._set_beta1()
         return lrs
 
-    def _mend(self, lrs: list[float]) -> bool:
-        mended = super()._mend(lrs)
-        if mended:
+    def _mend(self, lrs: list[float]) -> None:
+        super()._mend(lrs)
+        made = zip(self.optimizer.param_groups, self._made, strict=False)
+        if all(group.get("betas") is before.get("betas") for group, before in made):
             self._set_beta1()
-        return mended
 
 
 class CyclicLR(CyclesMomentum):

@@ -137,7 +137,7 @@ class SequentialLR(_CompositeLR):
             self._initial_step()
             for _ in range(last_epoch + 1):
                 self.step()
-        self._made_lrs = [group["lr"] for group in groups]
+        self._made = [dict(group) for group in groups]
 
     def step(self) -> None:  # type: ignore[override]
         """Set the learning rates for the next epoch, with the scheduler in charge."""
