@@ -12,6 +12,8 @@ Group = dict[str, Any]
 
 # Attributes that are not part of the state.
 _NOT_SAVED = frozenset(("optimizer", "_verbose", "_made"))
+# Entries of the state that are not attributes: what the scheduler writes to the groups.
+_WRITTEN = ("_group_lrs", "_group_beta1s")
 # Entries of PyTorch's state dicts that this package does not need.
 _PYTORCH_ONLY = frozenset(
     "_step_count _is_initial _get_lr_called_within_step verbose default_min_lr "
@@ -318,8 +320,7 @@ class LRScheduler:
           A dict of plain numbers, strings, lists and dicts (with a subclass: and of
           whatever attributes it has), which JSON and MessagePack keep exactly.
         """
-        state = copied(self._attributes())
-        return {**state, "_group_lrs": group_lrs(self.optimizer)}
+        return {**copied(self._attributes()), **self._written()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the attributes from `state_dict`.
@@ -342,7 +343,7 @@ class LRScheduler:
         missing = [key for key in own if key not in given]
         if missing:
             raise not_saved_by(self, state_dict, missing)
-        own["_group_lrs"] = []
+        own.update((name, []) for name in _WRITTEN)
         state = {
             key: loaded(key, value, own.get(key))
             for key, value in given.items()
@@ -350,12 +351,12 @@ class LRScheduler:
         }
         # PyTorch's states do not have the groups' learning rates.
         state.setdefault("_group_lrs", state["_last_lr"])
-        for name in ("base_lrs", "_last_lr", "_group_lrs", *self._lists):
+        for name in ("base_lrs", "_last_lr", *_WRITTEN, *self._lists):
             check_entries(name, state.get(name, self._last_lr), len(groups))
-        lrs = state.pop("_group_lrs")
+        written = {name: state.pop(name, []) for name in _WRITTEN}
         with all_or_nothing(self, groups):
             self.__dict__.update(state)
-            self._mend(lrs)
+            self._mend(written)
 
     def _attributes(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_SAVED}
@@ -364,14 +365,20 @@ class LRScheduler:
         """Return the objects whose attributes are the state."""
         return [self]
 
-    def _mend(self, lrs: list[float]) -> None:
+    def _written(self) -> dict[str, list[float]]:
+        """Return what the groups have of what the scheduler writes to them."""
+        return {"_group_lrs": group_lrs(self.optimizer)}
+
+    def _mend(self, written: dict[str, list[float]]) -> None:
         """Undo what the constructor did to an optimizer that had been loaded before.
 
         The constructor wrote objects of its own to the groups: where one is still
         there, nobody has set the value since.
         """
-        groups = self.optimizer.param_groups
-        for group, made, lr in zip(groups, self._made, lrs, strict=False):
+        lrs = zip(
+            self.optimizer.param_groups, self._made, written["_group_lrs"], strict=False
+        )
+        for group, made, lr in lrs:
             if group["lr"] is made["lr"]:
                 group["lr"] = lr
 

@@ -6,7 +6,6 @@ from typing import Any
 from adamax_optax._checks import as_float, check_real
 from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
-    Group,
     HasParamGroups,
     LRScheduler,
     all_or_nothing,
@@ -30,8 +29,8 @@ class CyclesMomentum(LRScheduler):
 
     cycle_momentum: bool
 
-    def _momentums(self, groups: list[Group]) -> list[float]:
-        """Return the beta1 of each of `groups` at ``self.last_epoch``."""
+    def _momentums(self) -> list[float]:
+        """Return the beta1 of each group at ``self.last_epoch``."""
         raise NotImplementedError
 
     def _start_momentums(
@@ -52,9 +51,9 @@ class CyclesMomentum(LRScheduler):
         return lows, highs
 
     def _set_beta1(self) -> None:
-        groups = self.optimizer.param_groups[: len(self.base_lrs)]
+        groups = self.optimizer.param_groups
         if self.cycle_momentum:
-            for group, beta1 in zip(groups, self._momentums(groups), strict=True):
+            for group, beta1 in zip(groups, self._momentums(), strict=True):
                 if "betas" not in group:
                     raise ValueError(
                         "cycle_momentum sets beta1, but a group in optimizer."
@@ -67,11 +66,23 @@ class CyclesMomentum(LRScheduler):
         self._set_beta1()
         return lrs
 
-    def _mend(self, lrs: list[float]) -> None:
-        super()._mend(lrs)
-        made = zip(self.optimizer.param_groups, self._made, strict=False)
-        if all(group.get("betas") is before.get("betas") for group, before in made):
-            self._set_beta1()
+    def _written(self) -> dict[str, list[float]]:
+        written = super()._written()
+        if self.cycle_momentum:
+            written["_group_beta1s"] = [
+                as_float("betas[0]", group["betas"][0])
+                for group in self.optimizer.param_groups
+            ]
+        return written
+
+    def _mend(self, written: dict[str, list[float]]) -> None:
+        super()._mend(written)
+        beta1s = written["_group_beta1s"]
+        for group, made, beta1 in zip(
+            self.optimizer.param_groups, self._made, beta1s, strict=False
+        ):
+            if group["betas"] is made["betas"]:
+                group["betas"] = (beta1, *group["betas"][1:])
 
 
 class CyclicLR(CyclesMomentum):
@@ -184,8 +195,8 @@ class CyclicLR(CyclesMomentum):
     def get_lr(self) -> list[float]:
         return self._between(self.base_lrs, self.max_lrs)
 
-    def _momentums(self, groups: list[Group]) -> list[float]:
-        return self._between(self.max_momentums, self.base_momentums)[: len(groups)]
+    def _momentums(self) -> list[float]:
+        return self._between(self.max_momentums, self.base_momentums)
 
     def _between(self, lows: list[float], highs: list[float]) -> list[float]:
         sizes, scale = (self.total_size, self.step_ratio), self._scale(self.scale_mode)

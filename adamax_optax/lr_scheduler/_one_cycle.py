@@ -3,7 +3,6 @@
 from adamax_optax._checks import as_float
 from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
-    Group,
     HasParamGroups,
     all_or_nothing,
     param_groups,
@@ -140,12 +139,12 @@ class OneCycleLR(CyclesMomentum):
                 f"OneCycleLR has {self.total_steps} steps, but this is step "
                 f"{self.last_epoch}: make it with more total_steps."
             )
-        return self._annealed("lr", self.optimizer.param_groups)
+        return self._annealed("lr")
 
-    def _momentums(self, groups: list[Group]) -> list[float]:
-        return self._annealed("momentum", groups)
+    def _momentums(self) -> list[float]:
+        return self._annealed("momentum")
 
-    def _annealed(self, what: str, groups: list[Group]) -> list[float]:
+    def _annealed(self, what: str) -> list[float]:
         return [
             _curves.one_cycle(
                 self.last_epoch,
@@ -159,5 +158,5 @@ class OneCycleLR(CyclesMomentum):
                 ],
                 self._anneal_func_type,
             )
-            for group in groups
+            for group in self.optimizer.param_groups
         ]

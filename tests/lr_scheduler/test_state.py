@@ -202,8 +202,9 @@ def test_the_state_of_a_composite_survives(route, data):
 def test_a_state_mends_what_a_constructor_did_to_a_loaded_optimizer(data):
     recipe = data.draw(NESTED)
     steps = data.draw(st.integers(0, 25))
+    late = data.draw(st.none() | st.integers(0, steps))
     check_survives(
-        recipe, data.draw(LRS), ROUTES["json"], steps, None, optimizer_first=True
+        recipe, data.draw(LRS), ROUTES["json"], steps, late, optimizer_first=True
     )
 
 
