@@ -125,7 +125,8 @@ def copied(value: Any, *, plain: bool = False) -> Any:
     """Copy containers and arrays; with `plain`, arrays of shape () become numbers."""
     if isinstance(value, dict):
         new = value.copy()
-        new.update((key, copied(entry, plain=plain)) for key, entry in value.items())
+        for key, entry in value.items():  # a Counter's `update` would count
+            new[key] = copied(entry, plain=plain)
         return new
     if type(value) in (list, tuple):
         return type(value)(copied(entry, plain=plain) for entry in value)

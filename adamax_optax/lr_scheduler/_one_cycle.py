@@ -121,6 +121,9 @@ class OneCycleLR(CyclesMomentum):
         groups = self.optimizer.param_groups
         needed = ["initial_lr", "max_lr", "min_lr"]
         needed += ["max_momentum", "base_momentum"] if self.cycle_momentum else []
+        for group in groups[len(self.base_lrs) :]:
+            if "max_lr" not in group:
+                group.pop("initial_lr", None)  # another scheduler's
         for name in needed:
             known = {group.get(name) for group in groups[: len(self.base_lrs)]}
             for i, group in enumerate(groups):

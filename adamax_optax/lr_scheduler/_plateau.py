@@ -150,7 +150,10 @@ class ReduceLROnPlateau(LRScheduler):
         if self._verbose:
             for i, (lr, old) in enumerate(zip(lrs, before, strict=True)):
                 if lr != old:
-                    print(f"Epoch {self.last_epoch}: group {i} has lr {lr:.4e} now.")
+                    print(
+                        f"Epoch {self.last_epoch}: reducing learning rate of group {i} "
+                        f"to {lr:.4e}."
+                    )
 
     def in_cooldown(self) -> bool:
         """Return whether a cooldown is in progress, in which bad steps do not count."""

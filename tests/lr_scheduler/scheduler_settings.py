@@ -58,7 +58,7 @@ SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {}, optional={"total_iters": st.integers(1, 60), "power": between(0.05, 3)}
     ),
     "CosineAnnealingLR": st.fixed_dictionaries(
-        {"T_max": st.integers(1, 60)}, optional={"eta_min": between(0, 0.01)}
+        {"T_max": st.integers(1, 60) | QUARTERS}, optional={"eta_min": between(0, 0.01)}
     ),
     "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
         {"T_0": st.integers(1, 20)},

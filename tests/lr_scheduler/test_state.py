@@ -1,5 +1,6 @@
 """Saved states: through every format, into a new run, which goes on bit for bit."""
 
+import collections
 import copy
 import json
 import pickle
@@ -203,6 +204,8 @@ def test_a_state_mends_what_a_constructor_did_to_a_loaded_optimizer(data):
     recipe = data.draw(NESTED)
     steps = data.draw(st.integers(0, 25))
     late = data.draw(st.none() | st.integers(0, steps))
+    if "OneCycleLR" in repr(recipe):
+        late = None  # its constructor changes what the others take for initial_lr
     check_survives(
         recipe, data.draw(LRS), ROUTES["json"], steps, late, optimizer_first=True
     )
@@ -316,6 +319,7 @@ def test_attributes_of_a_subclass_keep_their_kind():
             self.pair = (1, 2.5)
             self.weights = np.arange(3.0)
             self.table = {"a": [np.arange(2)]}
+            self.counts = collections.Counter("aab")
             self.names = {"x"}
             super().__init__(optimizer)
 
@@ -328,6 +332,7 @@ def test_attributes_of_a_subclass_keep_their_kind():
     other.load_state_dict(state)
     assert (other.pair, other.names) == ((1, 2.5), {"x"})
     np.testing.assert_array_equal(other.weights, [0, 1, 2])
+    assert other.counts == collections.Counter("aab")
     np.testing.assert_array_equal(other.table["a"][0], [0, 1])
     other.weights += 1
     np.testing.assert_array_equal(state["weights"], [0, 1, 2])
