@@ -262,7 +262,7 @@ class LRScheduler:
     # True during the constructor's first step.
     _is_initial = False
     _verbose = False
-    # The groups as the constructor left them.
+    # The groups' learning rates and betas, as the constructor left them.
     _made: Sequence[Group] = ()
     # Names of the attributes that have an entry for each group, besides `base_lrs`.
     _lists: tuple[str, ...] = ()
@@ -389,7 +389,14 @@ class LRScheduler:
             self.step()
         finally:
             del self._is_initial
-        self._made = [dict(group) for group in self.optimizer.param_groups]
+        self._note_made()
+
+    def _note_made(self) -> None:
+        """Remember what the constructor wrote, for `_mend`; parameters are not kept."""
+        self._made = [
+            {"lr": group["lr"], "betas": group.get("betas")}
+            for group in self.optimizer.param_groups
+        ]
 
     def _rewind(self) -> None:
         """Go back to before epoch 0; `SequentialLR` starts it at the right time."""

@@ -29,9 +29,8 @@ class CyclesMomentum(LRScheduler):
 
     cycle_momentum: bool
 
-    def _momentums(self) -> list[float]:
-        """Return the beta1 of each group at ``self.last_epoch``."""
-        raise NotImplementedError
+    def _momentums(self) -> Any:
+        """Return the beta1 of each group at this step; each class defines it."""
 
     def _start_momentums(
         self, base_momentum: Any, max_momentum: Any, last_epoch: Any

@@ -112,8 +112,8 @@ class SequentialLR(_CompositeLR):
 
     Differences: A nested `SequentialLR` acts as if its schedulers were in the outer
     list. In PyTorch and MindSpore it is one epoch off when it comes first, and raises
-    when it comes later. Given a `last_epoch`, both count from it and still start with
-    the first scheduler, from the initial learning rate.
+    when it comes later. Given a `last_epoch`, PyTorch counts from it and still starts
+    with the first scheduler, from the initial learning rate.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class SequentialLR(_CompositeLR):
             self._initial_step()
             for _ in range(last_epoch + 1):
                 self.step()
-        self._made = [dict(group) for group in groups]
+        self._note_made()
 
     def step(self) -> None:  # type: ignore[override]
         """Set the learning rates for the next epoch, with the scheduler in charge."""

@@ -4,6 +4,7 @@ import collections
 import copy
 import json
 import pickle
+import weakref
 
 import hypothesis
 import hypothesis.strategies as st
@@ -389,3 +390,15 @@ def test_a_state_of_pytorch_mends_too():
     state = {k: v for k, v in states[0].items() if k != "_group_lrs"}
     lr_scheduler.LinearLR(other).load_state_dict(state)
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+def test_a_scheduler_does_not_keep_parameters_alive():
+    params = jnp.zeros(3)
+    alive = weakref.ref(params)
+    optimizer = Adamax(params, lr=0.1)
+    schedulers = several(optimizer)
+    schedulers.append(lr_scheduler.SequentialLR(optimizer, schedulers[:1], []))
+    del params
+    for _ in range(2):
+        optimizer(jnp.ones(3))
+    assert alive() is None
