@@ -112,8 +112,8 @@ class SequentialLR(_CompositeLR):
 
     Differences: A nested `SequentialLR` acts as if its schedulers were in the outer
     list. In PyTorch and MindSpore it is one epoch off when it comes first, and raises
-    when it comes later. Given a `last_epoch`, PyTorch counts from it and still starts
-    with the first scheduler, from the initial learning rate.
+    when it comes later. Given a `last_epoch`, both count from it and still start with
+    the first scheduler, from the initial learning rate.
     """
 
     def __init__(
