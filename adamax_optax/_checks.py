@@ -261,10 +261,10 @@ def check_int(
     """Raise unless `value` is an integer of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise wrong_type(
-            f"{name} must be an int, got {value!r} of type {type(value).__name__}"
+            f"{name} must be an int, got {value!r} of type {type(value).__name__}."
         )
     if value < low:
-        raise ValueError(f"{name} must be an int >= {low}, got {value!r}")
+        raise ValueError(f"{name} must be an int >= {low}, got {value!r}.")
 
 
 def check_real(
@@ -285,7 +285,7 @@ def check_real(
         return
     if isinstance(value, bool) or not isinstance(value, _NUMBERS):
         raise wrong_type(
-            f"{name} must be a number, got {value!r} of type {type(value).__name__}"
+            f"{name} must be a number, got {value!r} of type {type(value).__name__}."
         )
     x = np.asarray(value, dtype=np.float64)
     above = x > low if without_low else x >= low
@@ -295,7 +295,7 @@ def check_real(
         closing = ")" if without_high or high == math.inf else "]"
         raise ValueError(
             f"{name} must be a number in {opening}{low:g}, {high:g}{closing}, "
-            f"got {value!r}"
+            f"got {value!r}."
         )
 
 
@@ -305,10 +305,10 @@ def as_float(name: str, value: Any) -> float:
         x = np.asarray(value, dtype=np.float64)
         if x.size == 1:
             return float(x.item())
-    raise TypeError(f"{name} must be one number, got {value!r}")
+    raise TypeError(f"{name} must be one number, got {value!r}.")
 
 
 def check_callable(name: str, value: Any) -> None:
     """Raise unless `value` is callable."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function of the epoch, got {value!r}")
+        raise TypeError(f"{name} must be a function of the epoch, got {value!r}.")

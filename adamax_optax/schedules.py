@@ -1,4 +1,4 @@
-r"""The curves of `adamax_optax.lr_scheduler` as Optax schedules.
+"""The curves of `adamax_optax.lr_scheduler` as Optax schedules.
 
 Every function here returns a schedule: a function from the number of finished updates
 (an int, or an integer array of any shape) to the learning rate (an array of that shape,
@@ -51,6 +51,7 @@ __all__ = [
     "linear_lr",
     "multi_step_lr",
     "multiplicative_lr",
+    "one_cycle_lr",
     "per_epoch",
     "polynomial_lr",
     "sequential_lr",
@@ -78,9 +79,11 @@ def _scaled(base_lr: ArrayLike, factor: Curve) -> optax.Schedule:
 
 
 def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
-    r"""Evaluate a schedule at the epoch instead of the update count.
+    """Evaluate a schedule at the epoch instead of the update count.
 
-    .. math:: \eta_c = \text{schedule}(\lfloor c / \text{steps\_per\_epoch} \rfloor)
+    After `count` updates::
+
+        lr(count) = schedule(floor(count / steps_per_epoch))
 
     The result is the learning rate of a class that is stepped once after each epoch.
     Every number in `schedule` that counts (step sizes, milestones, periods) then counts
@@ -131,9 +134,11 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
 def step_lr(
     base_lr: ArrayLike, step_size: int, gamma: ArrayLike = 0.1
 ) -> optax.Schedule:
-    r"""Multiply the learning rate by `gamma` every `step_size` epochs.
+    """Multiply the learning rate by `gamma` every `step_size` epochs.
 
-    .. math:: \eta_t = \eta_0 \, \gamma^{\lfloor t / \text{step\_size} \rfloor}
+    At epoch t::
+
+        lr(t) = base_lr * gamma^floor(t / step_size)
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -150,6 +155,7 @@ def step_lr(
       0.05 0.05 0.005 0.005 0.0005 0.0005
     """
     _curves.check_step(step_size, gamma)
+    step_size = int(step_size)
 
     def factor(t: Any) -> Any:
         return _curves.geometric(gamma, _curves.step_decays(t, step_size), xp=jnp)
@@ -160,9 +166,11 @@ def step_lr(
 def multi_step_lr(
     base_lr: ArrayLike, milestones: Sequence[int], gamma: ArrayLike = 0.1
 ) -> optax.Schedule:
-    r"""Multiply the learning rate by `gamma` at each milestone.
+    """Multiply the learning rate by `gamma` at each milestone.
 
-    .. math:: \eta_t = \eta_0 \, \gamma^{\#\{m \in \text{milestones}: m \le t\}}
+    At epoch t::
+
+        lr(t) = base_lr * gamma^(number of milestones <= t)
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -180,7 +188,7 @@ def multi_step_lr(
     """
     _curves.check_milestones(milestones)
     _curves.check_gamma(gamma)
-    milestones = list(milestones)
+    milestones = [int(milestone) for milestone in milestones]
 
     def factor(t: Any) -> Any:
         passed = _curves.milestones_passed(t, milestones, xp=jnp)
@@ -192,10 +200,12 @@ def multi_step_lr(
 def constant_lr(
     base_lr: ArrayLike, factor: ArrayLike = 1.0 / 3, total_iters: int = 5
 ) -> optax.Schedule:
-    r"""Multiply the learning rate by `factor` until epoch `total_iters`.
+    """Multiply the learning rate by `factor` until epoch `total_iters`.
 
-    .. math:: \eta_t = \eta_0 \cdot \begin{cases}
-        \text{factor} & t < \text{total\_iters} \\ 1 & \text{otherwise} \end{cases}
+    At epoch t::
+
+        lr(t) = base_lr * factor    if t < total_iters
+        lr(t) = base_lr             otherwise
 
     Args:
       base_lr: Learning rate from epoch `total_iters` on, a number >= 0.
@@ -212,6 +222,7 @@ def constant_lr(
       0.025 0.025 0.025 0.025 0.05 0.05
     """
     _curves.check_constant(factor, total_iters)
+    total_iters = int(total_iters)
     return _scaled(
         base_lr, lambda t: _curves.constant_factor(t, factor, total_iters, xp=jnp)
     )
@@ -223,10 +234,12 @@ def linear_lr(
     end_factor: ArrayLike = 1.0,
     total_iters: int = 5,
 ) -> optax.Schedule:
-    r"""Multiply the learning rate by a factor that changes linearly.
+    """Multiply the learning rate by a factor that changes linearly.
 
-    .. math:: \eta_t = \eta_0 \left(\text{start} + (\text{end} - \text{start})
-        \frac{\min(t, \text{total\_iters})}{\text{total\_iters}}\right)
+    At epoch t::
+
+        share = min(t, total_iters) / total_iters
+        lr(t) = base_lr * (start_factor + (end_factor - start_factor) * share)
 
     Args:
       base_lr: Learning rate that the factor multiplies, a number >= 0.
@@ -244,6 +257,7 @@ def linear_lr(
       0.025 0.03125 0.0375 0.04375 0.05 0.05
     """
     _curves.check_linear(start_factor, end_factor, total_iters)
+    total_iters = int(total_iters)
 
     def factor(t: Any) -> Any:
         return _curves.linear_factor(t, start_factor, end_factor, total_iters, xp=jnp)
@@ -252,9 +266,11 @@ def linear_lr(
 
 
 def exponential_lr(base_lr: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
-    r"""Multiply the learning rate by `gamma` every epoch.
+    """Multiply the learning rate by `gamma` every epoch.
 
-    .. math:: \eta_t = \eta_0 \, \gamma^t
+    At epoch t::
+
+        lr(t) = base_lr * gamma^t
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -276,10 +292,11 @@ def exponential_lr(base_lr: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
 def polynomial_lr(
     base_lr: ArrayLike, total_iters: int = 5, power: ArrayLike = 1.0
 ) -> optax.Schedule:
-    r"""Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
+    """Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
 
-    .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, \text{total\_iters})}
-        {\text{total\_iters}}\right)^{\text{power}}
+    At epoch t::
+
+        lr(t) = base_lr * (1 - min(t, total_iters) / total_iters)^power
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -296,25 +313,27 @@ def polynomial_lr(
       0.01 0.008 0.006 0.004 0.002 0 0
     """
     _curves.check_polynomial(total_iters, power)
+    total_iters = int(total_iters)
     return _scaled(
         base_lr, lambda t: _curves.polynomial_factor(t, total_iters, power, xp=jnp)
     )
 
 
 def cosine_annealing_lr(
-    base_lr: ArrayLike, T_max: int, eta_min: ArrayLike = 0.0
+    base_lr: ArrayLike, T_max: float, eta_min: ArrayLike = 0.0
 ) -> optax.Schedule:
-    r"""Move the learning rate to `eta_min` in `T_max` epochs along half a cosine.
+    """Move the learning rate to `eta_min` in `T_max` epochs along half a cosine.
 
-    .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
-        \left(1 + \cos\frac{\pi t}{T_{max}}\right)
+    At epoch t::
+
+        lr(t) = eta_min + (base_lr - eta_min) * (1 + cos(pi t / T_max)) / 2
 
     After epoch `T_max` it rises again, with period 2 `T_max`;
     `optax.cosine_decay_schedule` stays at the minimum.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
-      T_max: Epochs until the minimum, an int >= 1.
+      T_max: Epochs until the minimum, a number > 0.
       eta_min: The minimum, a number >= 0, default 0.
 
     Raises:
@@ -328,6 +347,7 @@ def cosine_annealing_lr(
     """
     check_real("base_lr", base_lr, 0.0)
     _curves.check_cosine(T_max, eta_min)
+    T_max = _curves.whole(T_max)
 
     def curve(t: Any) -> Any:
         share = _curves.half_cosine(t, T_max, xp=jnp)
@@ -339,13 +359,14 @@ def cosine_annealing_lr(
 def cosine_annealing_warm_restarts(
     base_lr: ArrayLike, T_0: int, T_mult: int = 1, eta_min: ArrayLike = 0
 ) -> optax.Schedule:
-    r"""Move the learning rate to `eta_min` along half a cosine, then restart.
+    """Move the learning rate to `eta_min` along half a cosine, then restart.
 
-    .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
-        \left(1 + \cos\frac{\pi T_{cur}}{T_i}\right)
+    At epoch t::
 
-    :math:`T_{cur}` epochs have passed since the last restart, and the cycle lasts
-    :math:`T_i = T_0 T_{mult}^i` epochs.
+        lr(t) = eta_min + (base_lr - eta_min) * (1 + cos(pi T_cur / T_i)) / 2
+
+    T_cur epochs have passed since the last restart, and the cycle lasts
+    T_i = T_0 * T_mult^i epochs.
 
     For a learning rate that changes within an epoch, as with the class's
     ``scheduler.step(epoch + i / iters)``, count in updates: pass ``T_0 * iters`` as
@@ -389,14 +410,16 @@ def cyclic_lr(
     scale_fn: Callable[[Any], Any] | None = None,
     scale_mode: str = "cycle",
 ) -> optax.Schedule:
-    r"""Move the learning rate up and down between `base_lr` and `max_lr`.
+    """Move the learning rate up and down between `base_lr` and `max_lr`.
 
-    .. math:: \eta_t = \eta_{base} + (\eta_{max} - \eta_{base}) \, h(t) \, s
+    At step t::
+
+        lr(t) = base_lr + (max_lr - base_lr) * h * s
 
     The height h rises from 0 to 1 in `step_size_up` steps, falls to 0 in
     `step_size_down` steps, and repeats. The scale s is 1 (``"triangular"``),
-    :math:`2^{1 - cycle}` (``"triangular2"``), :math:`\gamma^t` (``"exp_range"``) or
-    given by `scale_fn`. Cycles are numbered from 1.
+    2^(1 - cycle) (``"triangular2"``), gamma^t (``"exp_range"``) or given by `scale_fn`.
+    Cycles are numbered from 1.
 
     Args:
       base_lr: Lower bound, a number >= 0.
@@ -432,10 +455,82 @@ def cyclic_lr(
     )
 
 
-def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Schedule:
-    r"""Multiply the initial learning rate by a function of the epoch.
+def one_cycle_lr(
+    max_lr: ArrayLike,
+    total_steps: int | None = None,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    div_factor: ArrayLike = 25.0,
+    final_div_factor: ArrayLike = 1e4,
+    three_phase: bool = False,
+) -> optax.Schedule:
+    """Raise the learning rate to `max_lr`, then lower it far below where it started.
 
-    .. math:: \eta_t = \eta_0 \, \lambda(t)
+    With T = `total_steps`, from step to step::
+
+        0 ... pct_start T - 1:       max_lr / div_factor -> max_lr
+        pct_start T - 1 ... T - 1:   max_lr -> max_lr / div_factor / final_div_factor
+
+    or with `three_phase`::
+
+        0 ... pct_start T - 1:                    max_lr / div_factor -> max_lr
+        pct_start T - 1 ... 2 pct_start T - 2:    max_lr -> max_lr / div_factor
+        2 pct_start T - 2 ... T - 1:              max_lr / div_factor -> the minimum
+
+    It counts steps, so do not wrap it with `per_epoch`. After the last step it stays at
+    the minimum; the class raises. The phases of `optax.cosine_onecycle_schedule` and
+    `optax.linear_onecycle_schedule` end a step later, and their last has another end.
+
+    Args:
+      max_lr: Highest learning rate, a number >= 0.
+      total_steps: Number of steps, an int >= 1, or ``None`` (default): `epochs` times
+        `steps_per_epoch`.
+      epochs: Number of epochs, an int >= 1; ignored if `total_steps` is given.
+      steps_per_epoch: Steps per epoch, an int >= 1; ignored if `total_steps` is given.
+      pct_start: The share of the steps that raises the learning rate, a number in
+        [0, 1], default 0.3.
+      anneal_strategy: ``"cos"`` (default) for half a cosine from one value to the next,
+        ``"linear"`` for a line.
+      div_factor: `max_lr` over the first learning rate, a number > 0, default 25.
+      final_div_factor: The first learning rate over the last, a number > 0, default
+        1e4.
+      three_phase: Whether to return to the first learning rate before the last.
+
+    Raises:
+      TypeError: If a number has the wrong type.
+      ValueError: If an argument is out of range, or the number of steps is not given.
+
+    Example:
+      >>> from adamax_optax import schedules
+      >>> schedule = schedules.one_cycle_lr(0.1, total_steps=10)
+      >>> print(*(f"{schedule(count):.4g}" for count in range(5)))
+      0.004 0.052 0.1 0.09505 0.08117
+    """
+    _curves.check_one_cycle(
+        max_lr, pct_start, anneal_strategy, div_factor, final_div_factor
+    )
+    last = _curves.one_cycle_steps(total_steps, epochs, steps_per_epoch) - 1
+    low = max_lr / div_factor
+    lrs = {"initial_lr": low, "max_lr": max_lr, "min_lr": low / final_div_factor}
+    phases = [
+        (phase["end_step"], lrs[phase["start_lr"]], lrs[phase["end_lr"]])
+        for phase in _curves.one_cycle_phases(last + 1, pct_start, three_phase)
+    ]
+
+    def curve(t: Any) -> Any:
+        return _curves.one_cycle(jnp.minimum(t, last), phases, anneal_strategy, xp=jnp)
+
+    return _schedule(curve)
+
+
+def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Schedule:
+    """Multiply the initial learning rate by a function of the epoch.
+
+    At epoch t::
+
+        lr(t) = base_lr * lr_lambda(t)
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -459,9 +554,11 @@ def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Sche
 def multiplicative_lr(
     base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]
 ) -> optax.Schedule:
-    r"""Multiply the learning rate every epoch by a function of the epoch.
+    """Multiply the learning rate every epoch by a function of the epoch.
 
-    .. math:: \eta_t = \eta_0 \prod_{i=1}^t \lambda(i)
+    At epoch t::
+
+        lr(t) = base_lr * lr_lambda(1) * ... * lr_lambda(t)
 
     Each call computes the product again, in a loop of t iterations. For many epochs, or
     for reverse-mode gradients through λ, use `lambda_lr` with the product in closed
@@ -497,9 +594,11 @@ def multiplicative_lr(
 def sequential_lr(
     schedules: Sequence[optax.Schedule], milestones: Sequence[int]
 ) -> optax.Schedule:
-    r"""Follow one schedule after another, changing to the next at each milestone.
+    """Follow one schedule after another, changing to the next at each milestone.
 
-    .. math:: \eta_t = \eta^{(i)}_{t - m_i}, \quad m_i \le t < m_{i+1}, \; m_0 = 0
+    At epoch t::
+
+        lr(t) = lr_i(t - m_i)    for m_i <= t < m_(i+1), with m_0 = 0
 
     This is `optax.join_schedules`: each schedule is evaluated at the epochs since its
     own start. For updates instead of epochs, wrap the whole with `per_epoch`, not the
@@ -529,4 +628,5 @@ def sequential_lr(
     _curves.check_sequence("schedules", schedules, milestones)
     for i, schedule in enumerate(schedules):
         check_callable(f"schedules[{i}]", schedule)
+    milestones = [int(milestone) for milestone in milestones]
     return _schedule(optax.join_schedules(schedules, milestones))

@@ -12,7 +12,13 @@ import optax
 import pytest
 
 from adamax_optax import adamax, lr_scheduler, schedules
-from tests.lr_scheduler.scheduler_settings import SCHEDULES, SETTINGS, Groups, between
+from tests.lr_scheduler.scheduler_settings import (
+    ONE_CYCLE,
+    SCHEDULES,
+    SETTINGS,
+    Groups,
+    between,
+)
 
 STEPS = 100
 CLOSE = dict(rtol=5e-6, atol=1e-8)
@@ -30,6 +36,7 @@ EXAMPLES = {
         schedules.cosine_annealing_warm_restarts(0.1, 5, 2, 0.01)
     ),
     "cyclic_lr": schedules.cyclic_lr(0.1, 0.5, 7, 4.5, "exp_range", 0.99),
+    "one_cycle_lr": schedules.one_cycle_lr(0.1, 90),
     "lambda_lr": schedules.lambda_lr(0.1, lambda t: t // 3),
     "multiplicative_lr": schedules.multiplicative_lr(0.1, lambda t: 1 / (1 + t)),
     "sequential_lr": schedules.sequential_lr(
@@ -51,7 +58,7 @@ SETTINGS_OF = {
 
 def test_every_schedule_is_here():
     assert sorted(EXAMPLES) == schedules.__all__
-    others = ["per_epoch", "sequential_lr"]
+    others = ["one_cycle_lr", "per_epoch", "sequential_lr"]
     assert sorted([*SCHEDULES.values(), *others]) == schedules.__all__
 
 
@@ -118,6 +125,59 @@ def test_sequential_is_the_class_after_as_many_steps(data):
         np.testing.assert_allclose(schedule(COUNTS), expected, **CLOSE)
 
 
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(ONE_CYCLE, between(0.01, 1))
+def test_one_cycle_is_the_class_until_the_last_step(settings, max_lr):
+    total = settings["total_steps"]
+    scheduler = lr_scheduler.OneCycleLR(
+        Groups(0.3), max_lr, **settings, cycle_momentum=False
+    )
+    schedule = jax.jit(schedules.one_cycle_lr(max_lr, **settings))
+    values = schedule(jnp.arange(total + 20))
+    expected = class_values(scheduler, total)
+    np.testing.assert_allclose(values[:total], expected, rtol=2e-5, atol=1e-6 * max_lr)
+    np.testing.assert_array_equal(values[total:], values[total - 1])
+
+
+def test_one_cycle_has_the_class_s_arguments():
+    ours = inspect.signature(schedules.one_cycle_lr).parameters
+    theirs = inspect.signature(lr_scheduler.OneCycleLR).parameters
+    assert [(p.name, p.default) for p in ours.values()] == [
+        (p.name, p.default)
+        for p in theirs.values()
+        if p.name not in ("optimizer", "last_epoch", "verbose")
+        and "momentum" not in p.name
+    ]
+
+
+@pytest.mark.parametrize("count", [np.int8, np.int16, float])
+def test_counts_may_be_narrow_integers_or_whole_floats(count):
+    for name, *arguments in [
+        ("step_lr", 100),
+        ("constant_lr", 0.5, 100),
+        ("linear_lr", 0.5, 1.0, 100),
+        ("polynomial_lr", 100),
+        ("cosine_annealing_lr", 100),
+        ("cyclic_lr", 0.5, 100),
+    ]:
+        make = getattr(schedules, name)
+        converted = [count(n) if n == 100 else n for n in arguments]
+        for t in (jnp.int32(99), jnp.int32(100), jnp.int32(299)):
+            assert make(0.1, *converted)(t) == make(0.1, *arguments)(t), name
+    multi = schedules.multi_step_lr(0.1, [count(100)])
+    np.testing.assert_allclose(jax.vmap(multi)(jnp.array([99, 100])), [0.1, 0.01])
+    sequential = schedules.sequential_lr([multi, multi], [count(100)])
+    np.testing.assert_allclose(sequential(jnp.int32(100)), 0.1)
+
+
+@pytest.mark.parametrize("integer", [np.int8, np.int16, np.int32])
+def test_narrow_integers_do_not_overflow_in_the_restarts(integer):
+    make = schedules.cosine_annealing_warm_restarts
+    schedule = make(0.1, integer(100), integer(2))
+    expected = make(0.1, 100, 2)(COUNTS * 10)
+    np.testing.assert_array_equal(schedule(COUNTS * 10), expected)
+
+
 def test_nested_sequential_is_the_class():
     def parts(module, names, *first):
         return [getattr(module, name)(*first, *rest) for name, *rest in names]
@@ -151,7 +211,8 @@ def test_arguments_and_defaults_are_the_class_s(name):
     expected = [
         (parameter.name, parameter.default)
         for parameter in theirs.values()
-        if parameter.name not in ("optimizer", "base_lr", "last_epoch")
+        if parameter.name not in ("optimizer", "base_lr", "last_epoch", "verbose")
+        and "momentum" not in parameter.name
     ]
     base_lr, *rest = ours.values()
     assert [(parameter.name, parameter.default) for parameter in rest] == expected
@@ -455,7 +516,12 @@ def test_equals_optax_where_it_has_the_same_curve():
         ("multiplicative_lr", (0.1, 0.5), TypeError, "lr_lambda must be a function"),
         ("multiplicative_lr", (-0.1, abs), ValueError, "base_lr .*got -0.1"),
         ("sequential_lr", ([], []), ValueError, "schedules must hold at least one"),
-        ("sequential_lr", ([abs], [1]), ValueError, "one epoch less than schedules"),
+        (
+            "sequential_lr",
+            ([abs], [1]),
+            ValueError,
+            "0 entries, one fewer than schedules",
+        ),
         ("sequential_lr", ([abs] * 3, [2, 1]), ValueError, "must not decrease"),
         ("sequential_lr", ([abs, 0.1], [2]), TypeError, r"schedules\[1\] must be a fu"),
     ],

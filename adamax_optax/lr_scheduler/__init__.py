@@ -39,10 +39,13 @@ from adamax_optax.lr_scheduler._factor import PolynomialLR as PolynomialLR
 from adamax_optax.lr_scheduler._factor import StepLR as StepLR
 from adamax_optax.lr_scheduler._lambda import LambdaLR as LambdaLR
 from adamax_optax.lr_scheduler._lambda import MultiplicativeLR as MultiplicativeLR
+from adamax_optax.lr_scheduler._one_cycle import OneCycleLR as OneCycleLR
 from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau as ReduceLROnPlateau
+from adamax_optax.lr_scheduler._sequential import ChainedScheduler as ChainedScheduler
 from adamax_optax.lr_scheduler._sequential import SequentialLR as SequentialLR
 
 __all__ = [
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
@@ -53,6 +56,7 @@ __all__ = [
     "LinearLR",
     "MultiStepLR",
     "MultiplicativeLR",
+    "OneCycleLR",
     "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",

@@ -1,7 +1,8 @@
 """The base class: reads and sets ``lr`` in the optimizer's groups."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from adamax_optax._checks import as_float, check_int, check_real
@@ -9,10 +10,14 @@ from adamax_optax._checks import as_float, check_int, check_real
 T = TypeVar("T")
 Group = dict[str, Any]
 
+# Attributes that are not part of the state.
+_NOT_SAVED = frozenset(("optimizer", "_verbose", "_made"))
+# Entries of the state that are not attributes: what the scheduler writes to the groups.
+_WRITTEN = ("_group_lrs", "_group_beta1s")
 # Entries of PyTorch's state dicts that this package does not need.
 _PYTORCH_ONLY = frozenset(
     "_step_count _is_initial _get_lr_called_within_step verbose default_min_lr "
-    "mode_worse cycle_momentum use_beta1 base_momentums max_momentums".split()
+    "mode_worse use_beta1".split()
 )
 
 
@@ -30,7 +35,7 @@ def param_groups(optimizer: Any) -> list[Group]:
         raise TypeError(
             "optimizer must have param_groups, a list of dicts with an 'lr' each, like "
             f"adamax_optax.Adamax; got {type(optimizer).__name__}. For an Optax "
-            "transformation, use a schedule from adamax_optax.schedules instead"
+            "transformation, use a schedule from adamax_optax.schedules instead."
         )
     return groups
 
@@ -43,15 +48,16 @@ def group_lrs(optimizer: HasParamGroups) -> list[float]:
 @contextlib.contextmanager
 def all_or_nothing(scheduler: "LRScheduler", groups: list[Group]) -> Iterator[None]:
     """Restore the scheduler and the groups if the block raises."""
-    attributes = dict(scheduler.__dict__)
-    entries = [dict(group) for group in groups]
+    changed: list[MutableMapping[str, Any]] = [*groups]
+    changed += [vars(part) for part in scheduler._parts()]
+    before = [dict(mapping) for mapping in changed]
     try:
         yield
     except BaseException:
-        scheduler.__dict__ = attributes
-        for group, before in zip(groups, entries, strict=True):
-            group.clear()
-            group.update(before)
+        for mapping, entries in zip(changed, before, strict=True):
+            mapping.update(entries)
+            for key in mapping.keys() - entries.keys():
+                del mapping[key]
         raise
 
 
@@ -62,21 +68,32 @@ def per_group(name: str, value: T | Sequence[T], groups: list[Group]) -> list[T]
     if len(value) != len(groups):
         raise ValueError(
             f"{name} must be one value or a list of {len(groups)}, one for each group "
-            f"in optimizer.param_groups; got {len(value)}: {value!r}"
+            f"in optimizer.param_groups; got {len(value)}: {value!r}."
         )
     return list(value)
 
 
 def extended(name: str, values: list[T], groups: int) -> list[T]:
-    """Return a per-group list that covers the group after the first `groups`."""
-    if len(values) > groups:
-        return values
-    if any(value != values[0] for value in values):
+    """Return a scheduler's per-group list with an entry for each of `groups`."""
+    check_removed(name, values, groups)
+    late = groups - len(values)
+    if late and any(value != values[0] for value in values):
         raise ValueError(
-            f"{name} has different values for the first {groups} groups, so a group "
-            f"added later needs its own: append it to scheduler.{name}; got {values!r}"
+            f"{name} has different values for the first {len(values)} groups, so a "
+            f"group added later needs its own: append it to scheduler.{name}; got "
+            f"{values!r}."
         )
-    return [*values, values[0]]
+    return values + values[:1] * late
+
+
+def check_removed(name: str, values: list[Any], groups: int) -> None:
+    """Raise if a per-group list has more entries than there are groups."""
+    if len(values) > groups:
+        raise ValueError(
+            f"scheduler.{name} must have at most {groups} entries, one for each group "
+            f"in optimizer.param_groups; got {values!r}. If you removed a group, "
+            f"delete its entry from scheduler.{name}."
+        )
 
 
 def initial_lr(group: Group) -> float:
@@ -94,13 +111,88 @@ def as_epoch(epoch: Any) -> int | float | None:
     return int(epoch) if epoch.is_integer() else epoch
 
 
-def _copied(value: Any) -> Any:
-    """Copy a container, so that a saved state does not follow the scheduler."""
-    return value.copy() if isinstance(value, (list, dict)) else value
+def as_verbose(verbose: Any) -> bool:
+    """Return whether to print, from the argument of PyTorch up to 2.6."""
+    if verbose not in (True, False, "deprecated"):
+        raise ValueError(
+            "verbose must be False, or True to print each new learning rate, got "
+            f"{verbose!r}."
+        )
+    return verbose != "deprecated" and bool(verbose)
+
+
+def copied(value: Any, *, plain: bool = False) -> Any:
+    """Copy containers and arrays; with `plain`, arrays of shape () become numbers."""
+    if isinstance(value, dict):
+        new = value.copy()
+        for key, entry in value.items():  # a Counter's `update` would count
+            new[key] = copied(entry, plain=plain)
+        return new
+    if type(value) in (list, tuple):
+        return type(value)(copied(entry, plain=plain) for entry in value)
+    if hasattr(value, "ndim"):
+        return value.tolist() if plain and value.ndim == 0 else copy.copy(value)
+    return value
+
+
+def loaded(name: str, value: Any, current: Any) -> Any:
+    """Return a saved value as the scheduler keeps it, whatever it was saved through.
+
+    Args:
+      name: The entry's name, for the message.
+      value: The saved value; numbers and lists may have become arrays.
+      current: The value that it replaces.
+
+    Raises:
+      ValueError: If `value` is of another kind than `current`.
+    """
+    if isinstance(current, list) and isinstance(value, Mapping):
+        # Flax's to_state_dict turns a list into a dict with the keys "0", "1", ...
+        value = [value.get(str(i)) for i in range(len(value))]
+    if isinstance(current, list) and hasattr(value, "tolist"):
+        value = value.tolist()
+    value = copied(value, plain=True)
+    for kind in (int | float, str, list, dict):
+        if isinstance(current, kind) and not isinstance(value, kind):
+            raise ValueError(
+                f"state_dict[{name!r}] must be like {current!r}, got {value!r}."
+            )
+    return value
+
+
+def check_entries(name: str, entries: Any, groups: int) -> None:
+    """Raise unless a saved per-group list fits `groups` groups."""
+    if not (
+        isinstance(entries, list)
+        and 0 < len(entries) <= groups
+        and all(isinstance(entry, (int, float)) or callable(entry) for entry in entries)
+    ):
+        raise ValueError(
+            f"state_dict[{name!r}] must have 1 to {groups} entries, one for each group "
+            f"in optimizer.param_groups; got {entries!r}."
+        )
+
+
+def states_of(name: str, state_dict: Any, scheduler: "LRScheduler") -> list[Any]:
+    """Return a list of states from a state dict."""
+    if not isinstance(state_dict, Mapping) or name not in state_dict:
+        raise not_saved_by(scheduler, state_dict, [name])
+    return loaded(name, state_dict[name], [])
+
+
+def not_saved_by(
+    scheduler: "LRScheduler", state_dict: Any, missing: list[str]
+) -> ValueError:
+    """Return the error for a state dict of something else."""
+    got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
+    return ValueError(
+        f"state_dict must be the saved state of a {type(scheduler).__name__}; got one "
+        f"with {got!r}, which lacks {missing}."
+    )
 
 
 class LRScheduler:
-    r"""Set the learning rates of an optimizer's groups, epoch by epoch.
+    """Set the learning rates of an optimizer's groups, epoch by epoch.
 
     A subclass defines ``get_lr()``, which returns one learning rate per group for epoch
     ``self.last_epoch``. It can read ``self.base_lrs`` (the groups' ``initial_lr``) and
@@ -119,7 +211,8 @@ class LRScheduler:
     A group added to the optimizer later joins at the next step: its learning rate then
     becomes its ``initial_lr``, and all later changes apply to it. A per-group argument
     given as one value, or as a list of equal values, applies to it too; for a list of
-    different values the step raises and asks for one more entry.
+    different values the step raises and asks for one more entry. After a group was
+    removed, the step asks to remove its entries too.
 
     Args:
       optimizer: Any object with ``param_groups``, a list of dicts with an ``"lr"``.
@@ -128,10 +221,12 @@ class LRScheduler:
         an ``"initial_lr"``, and its learning rate is taken as that of the resumed
         epoch. (`StepLR`, `MultiStepLR` and `ConstantLR` still make a change that falls
         on this epoch, like PyTorch's.) `load_state_dict` is safer.
+      verbose: As in PyTorch up to 2.6: whether to print every learning rate that is
+        set. ``"deprecated"`` is ``False``.
 
     Raises:
       TypeError: If `optimizer` has no ``param_groups``.
-      ValueError: If `last_epoch` is not an int or is below -1.
+      ValueError: If `last_epoch` is not an int or is below -1, or `verbose` is unknown.
       KeyError: If `last_epoch` is not -1 and a group has no ``"initial_lr"``.
 
     Example:
@@ -166,8 +261,18 @@ class LRScheduler:
     _last_lr: list[float]
     # True during the constructor's first step.
     _is_initial = False
+    _verbose = False
+    # The groups' learning rates and betas, as the constructor left them.
+    _made: Sequence[Group] = ()
+    # Names of the attributes that have an entry for each group, besides `base_lrs`.
+    _lists: tuple[str, ...] = ()
 
-    def __init__(self, optimizer: HasParamGroups, last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        last_epoch: int = -1,
+        verbose: bool | str = False,
+    ) -> None:
         groups = param_groups(optimizer)
         check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         for i, group in enumerate(groups):
@@ -175,17 +280,19 @@ class LRScheduler:
                 raise KeyError(
                     f"param_groups[{i}] has no 'initial_lr', which last_epoch="
                     f"{last_epoch} needs: load the optimizer's saved state first, or "
-                    "start from the beginning with last_epoch=-1"
+                    "start from the beginning with last_epoch=-1."
                 )
+        verbose = as_verbose(verbose)
         with all_or_nothing(self, groups):
             self.optimizer = optimizer
+            self._verbose = verbose
             self.base_lrs = [initial_lr(group) for group in groups]
             self.last_epoch = int(last_epoch)
             self._initial_step()
 
     def get_lr(self) -> list[float]:
         """Return each group's learning rate at ``self.last_epoch``."""
-        raise NotImplementedError(f"{type(self).__name__} must define get_lr()")
+        raise NotImplementedError(f"{type(self).__name__} must define get_lr().")
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rates that this scheduler set last, one per group."""
@@ -207,38 +314,74 @@ class LRScheduler:
     def state_dict(self) -> dict[str, Any]:
         """Return all attributes except the optimizer, in PyTorch's layout.
 
-        Save the optimizer's state as well: it holds the current learning rates.
+        Save the optimizer's state as well: it holds the current learning rates. They
+        are also here, under ``"_group_lrs"``.
+
+        Returns:
+          A dict of plain numbers, strings, lists and dicts (with a subclass: and of
+          whatever attributes it has), which JSON and MessagePack keep exactly.
         """
-        return {k: _copied(v) for k, v in self.__dict__.items() if k != "optimizer"}
+        return {**copied(self._attributes()), **self._written()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes from `state_dict`; the optimizer is not changed.
+        """Restore the attributes from `state_dict`.
+
+        The optimizer is not changed, except where the constructor has just changed it:
+        a learning rate that nobody set since is restored too. So an optimizer may be
+        loaded before its scheduler is made or after.
 
         Args:
-          state_dict: A dict from `state_dict`, of this class or of PyTorch's.
+          state_dict: A dict from `state_dict`, of this class or of PyTorch's. Its
+            numbers may have become arrays, and its lists Flax's dicts. Groups that it
+            does not know, added after the last step, join at the next.
 
         Raises:
-          ValueError: If an entry is missing, or the number of groups differs.
+          ValueError: If an entry is missing or of the wrong kind, or the state has more
+            groups than the optimizer. Nothing is changed then.
         """
-        missing = [key for key in self.state_dict() if key not in state_dict]
+        own, groups = self._attributes(), self.optimizer.param_groups
+        given = state_dict if isinstance(state_dict, Mapping) else {}
+        missing = [key for key in own if key not in given]
         if missing:
-            raise ValueError(
-                f"state_dict must be the saved state of a {type(self).__name__}; got "
-                f"one with {sorted(state_dict)}, which lacks {missing}"
-            )
-        groups = len(self.optimizer.param_groups)
-        for name in ("base_lrs", "_last_lr"):
-            lrs = state_dict.get(name)
-            if lrs is not None and len(lrs) != groups:
-                raise ValueError(
-                    f"state_dict[{name!r}] must have {groups} entries, one for each "
-                    f"group in optimizer.param_groups; got {lrs!r}"
-                )
-        self.__dict__.update(
-            (key, _copied(value))
-            for key, value in state_dict.items()
-            if key != "optimizer" and key not in _PYTORCH_ONLY
+            raise not_saved_by(self, state_dict, missing)
+        own.update((name, []) for name in _WRITTEN)
+        state = {
+            key: loaded(key, value, own.get(key))
+            for key, value in given.items()
+            if key not in _NOT_SAVED | _PYTORCH_ONLY
+        }
+        # PyTorch's states do not have the groups' learning rates.
+        state.setdefault("_group_lrs", state["_last_lr"])
+        for name in ("base_lrs", "_last_lr", *_WRITTEN, *self._lists):
+            check_entries(name, state.get(name, self._last_lr), len(groups))
+        written = {name: state.pop(name, []) for name in _WRITTEN}
+        with all_or_nothing(self, groups):
+            self.__dict__.update(state)
+            self._mend(written)
+
+    def _attributes(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in _NOT_SAVED}
+
+    def _parts(self) -> list[Any]:
+        """Return the objects whose attributes are the state."""
+        return [self]
+
+    def _written(self) -> dict[str, list[float]]:
+        """Return what the groups have of what the scheduler writes to them."""
+        return {"_group_lrs": group_lrs(self.optimizer)}
+
+    def _mend(self, written: dict[str, list[float]]) -> None:
+        """Undo what the constructor did to an optimizer that had been loaded before.
+
+        The constructor wrote objects of its own to the groups: where one is still
+        there, nobody has set the value since.
+        """
+        lrs = zip(
+            self.optimizer.param_groups, self._made, written["_group_lrs"], strict=False
         )
+        for group, made, lr in lrs:
+            if group["lr"] is made["lr"]:
+                group["lr"] = lr
 
     def _initial_step(self) -> None:
         self._is_initial = True
@@ -246,10 +389,18 @@ class LRScheduler:
             self.step()
         finally:
             del self._is_initial
+        self._note_made()
+
+    def _note_made(self) -> None:
+        """Remember what the constructor wrote, for `_mend`; parameters are not kept."""
+        self._made = [
+            {"lr": group["lr"], "betas": group.get("betas")}
+            for group in self.optimizer.param_groups
+        ]
 
     def _rewind(self) -> None:
-        """Undo the constructor's step; `SequentialLR` repeats it at the right time."""
-        self.last_epoch -= 1
+        """Go back to before epoch 0; `SequentialLR` starts it at the right time."""
+        self.last_epoch = -1
 
     def _update_lr(self, epoch: Any = None) -> None:
         with all_or_nothing(self, self.optimizer.param_groups):
@@ -257,6 +408,9 @@ class LRScheduler:
             # MindSpore's subclasses read the current learning rates here.
             self._last_lr = group_lrs(self.optimizer)
             self._last_lr = self._set_lrs(self._next_lrs(as_epoch(epoch)))
+        if self._verbose:
+            for i, lr in enumerate(self._last_lr):
+                print(f"Adjusting learning rate of group {i} to {lr:.4e}.")
 
     def _next_lrs(self, epoch: Any) -> list[Any]:
         """Set ``last_epoch`` and return that epoch's learning rates."""
@@ -272,16 +426,17 @@ class LRScheduler:
         if len(lrs) != len(groups):
             raise ValueError(
                 f"{type(self).__name__}.get_lr() must return {len(groups)} learning "
-                f"rates, one for each group in optimizer.param_groups; got {lrs!r}"
+                f"rates, one for each group in optimizer.param_groups; got {lrs!r}."
             )
         for group, lr in zip(groups, lrs, strict=True):
             group["lr"] = lr
         return lrs
 
     def _join_new_groups(self) -> None:
-        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
-            self._join(group)
-
-    def _join(self, group: Group) -> None:
-        """Include a group that was added after the scheduler was made."""
-        self.base_lrs = [*self.base_lrs, initial_lr(group)]
+        """Include the groups that were added to the optimizer since the last step."""
+        groups = self.optimizer.param_groups
+        for name in self._lists:
+            setattr(self, name, extended(name, getattr(self, name), len(groups)))
+        check_removed("base_lrs", self.base_lrs, len(groups))
+        late = groups[len(self.base_lrs) :]
+        self.base_lrs = [*self.base_lrs, *map(initial_lr, late)]

@@ -8,10 +8,11 @@ from adamax_optax.lr_scheduler._base import HasParamGroups, LRScheduler
 
 
 class CosineAnnealingLR(LRScheduler):
-    r"""Move the learning rate to `eta_min` in `T_max` epochs along half a cosine.
+    """Move the learning rate to `eta_min` in `T_max` epochs along half a cosine.
 
-    .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
-        \left(1 + \cos\frac{\pi t}{T_{max}}\right)
+    At epoch t::
+
+        lr(t) = eta_min + (initial_lr - eta_min) * (1 + cos(pi t / T_max)) / 2
 
     After epoch `T_max` it rises again, with period 2 `T_max`. Chained, each step scales
     the current distance from `eta_min`. Other schedulers should not go below `eta_min`
@@ -19,8 +20,8 @@ class CosineAnnealingLR(LRScheduler):
     distance, in PyTorch too, until `Adamax` refuses a negative learning rate.
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
-      T_max: Epochs until the minimum, an int >= 1.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
+      T_max: Epochs until the minimum, a number > 0.
       eta_min: The minimum, a number >= 0, default 0.
 
     Raises:
@@ -43,14 +44,15 @@ class CosineAnnealingLR(LRScheduler):
     def __init__(
         self,
         optimizer: HasParamGroups,
-        T_max: int,
+        T_max: float,
         eta_min: float = 0.0,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_cosine(T_max, eta_min)
-        self.T_max = int(T_max)
+        self.T_max = _curves.whole(T_max)
         self.eta_min = float(eta_min)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def get_lr(self) -> list[float]:
         if self._is_initial:
@@ -72,17 +74,18 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    r"""Move the learning rate to `eta_min` along half a cosine, then restart.
+    """Move the learning rate to `eta_min` along half a cosine, then restart.
 
-    .. math:: \eta_t = \eta_{min} + \tfrac12 (\eta_0 - \eta_{min})
-        \left(1 + \cos\frac{\pi T_{cur}}{T_i}\right)
+    At epoch t::
 
-    :math:`T_{cur}` epochs have passed since the last restart, and the cycle lasts
-    :math:`T_i = T_0 T_{mult}^i` epochs. Not chainable: it overwrites the changes of
-    other schedulers.
+        lr(t) = eta_min + (initial_lr - eta_min) * (1 + cos(pi T_cur / T_i)) / 2
+
+    T_cur epochs have passed since the last restart, and the cycle lasts
+    T_i = T_0 * T_mult^i epochs. Not chainable: it overwrites the changes of other
+    schedulers.
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       T_0: Epochs until the first restart, an int >= 1.
       T_mult: Growth of the cycle at each restart, an int >= 1, default 1.
       eta_min: The minimum, a number >= 0, default 0.
@@ -116,6 +119,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         T_mult: int = 1,
         eta_min: float = 0,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_warm_restarts(T_0, T_mult, eta_min)
         self.T_0 = int(T_0)
@@ -123,7 +127,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.T_mult = int(T_mult)
         self.eta_min = float(eta_min)
         self.T_cur: int | float = last_epoch
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def get_lr(self) -> list[float]:
         share = _curves.half_cosine(self.T_cur, self.T_i)

@@ -24,6 +24,24 @@ from adamax_optax._checks import check_callable, check_int, check_real
 Scale = Callable[[Any], Any]
 
 
+def check_count(name: str, value: Any, low: int) -> None:
+    """Raise unless `value` is an integer of at least `low`; 3.0 passes, as in PyTorch.
+
+    Training scripts compute their numbers of epochs and steps, often by a division.
+    """
+    is_whole = isinstance(value, float) and value.is_integer()
+    check_int(name, int(value) if is_whole else value, low)
+
+
+def whole(size: Any) -> int | float:
+    """Return a size as an int if it is one: remainders of integers are exact.
+
+    It is Python's, since ``2 * period`` overflows in a narrow NumPy integer.
+    """
+    size = float(size)
+    return int(size) if size.is_integer() else size
+
+
 # --- γ to the power of a number of decays ---------------------------------------------
 
 
@@ -50,7 +68,7 @@ def step_decays(t: Any, step_size: int) -> Any:
 
 
 def check_step(step_size: Any, gamma: Any) -> None:
-    check_int("step_size", step_size, 1)
+    check_count("step_size", step_size, 1)
     check_gamma(gamma)
 
 
@@ -64,9 +82,9 @@ def check_milestones(milestones: Any) -> None:
     if not isinstance(milestones, (Sequence, np.ndarray)) or isinstance(
         milestones, str
     ):
-        raise TypeError(f"milestones must be a list of ints, got {milestones!r}")
+        raise TypeError(f"milestones must be a list of ints, got {milestones!r}.")
     for i, milestone in enumerate(milestones):
-        check_int(f"milestones[{i}]", milestone, 0)
+        check_count(f"milestones[{i}]", milestone, 0)
 
 
 # --- Factors until total_iters --------------------------------------------------------
@@ -81,7 +99,7 @@ def constant_factor(
 
 def check_constant(factor: Any, total_iters: Any) -> None:
     check_real("factor", factor, 0.0, 1.0)
-    check_int("total_iters", total_iters, 0)
+    check_count("total_iters", total_iters, 0)
 
 
 def _share_left(t: Any, total_iters: int, *, xp: ModuleType) -> Any:
@@ -109,7 +127,7 @@ def linear_factor(
 def check_linear(start_factor: Any, end_factor: Any, total_iters: Any) -> None:
     check_real("start_factor", start_factor, 0.0, 1.0, without_low=True)
     check_real("end_factor", end_factor, 0.0, 1.0)
-    check_int("total_iters", total_iters, 0)
+    check_count("total_iters", total_iters, 0)
 
 
 def polynomial_factor(
@@ -120,7 +138,7 @@ def polynomial_factor(
 
 
 def check_polynomial(total_iters: Any, power: Any) -> None:
-    check_int("total_iters", total_iters, 1)
+    check_count("total_iters", total_iters, 1)
     check_real("power", power, 0.0)
 
 
@@ -133,6 +151,8 @@ def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
     The sine has no cancellation near t = T and is exactly 0 there; the remainder keeps
     its argument small for any t.
     """
+    if isinstance(period, float):
+        t = xp.asarray(t, dtype=float)
     return xp.sin((period - t % (2 * period)) / (2 * period) * xp.pi) ** 2
 
 
@@ -142,7 +162,7 @@ def between(eta_min: Any, base_lr: Any, share: Any) -> Any:
 
 
 def check_cosine(T_max: Any, eta_min: Any) -> None:
-    check_int("T_max", T_max, 1)
+    check_real("T_max", T_max, 0.0, without_low=True)
     check_real("eta_min", eta_min, 0.0)
 
 
@@ -155,6 +175,7 @@ def warm_restart(
     (T_mult - 1). Solving for n with a logarithm is off by one at some starts (in
     float64 log(243) / log(3) is below 5), so they are compared one by one.
     """
+    T_0, T_mult = int(T_0), int(T_mult)  # NumPy's and JAX's integers overflow below
     if T_mult == 1:
         return t % T_0, T_0
     starts, lengths = [0], [T_0]
@@ -218,9 +239,8 @@ def cyclic(
     h rises from 0 to 1 until x = step_ratio, then falls to 0.
     """
     scale_fn, scale_mode = scale
-    if float(total_size).is_integer():
-        total_size = int(total_size)  # remainders of integers are exact
-    else:
+    total_size = whole(total_size)
+    if isinstance(total_size, float):
         t = xp.asarray(t, dtype=float)
     cycle = 1 + t // total_size
     x = t % total_size / total_size
@@ -252,8 +272,94 @@ def check_cyclic(
     elif mode not in MODES:
         raise ValueError(
             f"mode must be one of {', '.join(map(repr, MODES))} when scale_fn is None, "
-            f"got {mode!r}"
+            f"got {mode!r}."
         )
+
+
+# --- One cycle ------------------------------------------------------------------------
+
+
+def one_cycle(
+    t: Any,
+    phases: Sequence[tuple[float, Any, Any]],
+    strategy: str,
+    *,
+    xp: ModuleType = np,
+) -> Any:
+    """Go from the start to the end of the phase that t is in.
+
+    A phase is its last step, and its values at the start and at the end. With x the
+    share of the phase that is over, the weights are 1 - x and x, or their half cosines
+    ½ (1 + cos(π x)) = sin²(π (1 - x) / 2) and sin²(π x / 2): nothing cancels.
+    """
+    t = xp.asarray(t, dtype=float)
+    starts = [0.0, *(last for last, _, _ in phases)]
+    value: Any = None
+    for first, (last, start, end) in reversed(list(zip(starts, phases, strict=False))):
+        length = last - first
+        x = (t - first) / length if length else xp.ones_like(t)
+        if strategy == "cos":
+            now = (
+                start * xp.sin((1 - x) * (xp.pi / 2)) ** 2
+                + end * xp.sin(x * (xp.pi / 2)) ** 2
+            )
+        else:
+            x = xp.minimum(x, 1.0)
+            now = start * (1 - x) + end * x
+        value = now if value is None else xp.where(t <= last, now, value)
+    return value
+
+
+def one_cycle_steps(total_steps: Any, epochs: Any, steps_per_epoch: Any) -> int:
+    """Return the number of steps, from either way to give it."""
+    if total_steps is not None:
+        check_int("total_steps", total_steps, 1, wrong_type=ValueError)
+        return int(total_steps)
+    if epochs is None or steps_per_epoch is None:
+        raise ValueError(
+            "total_steps, or epochs and steps_per_epoch, must be given; got "
+            f"epochs={epochs!r} and steps_per_epoch={steps_per_epoch!r}."
+        )
+    check_int("epochs", epochs, 1, wrong_type=ValueError)
+    check_int("steps_per_epoch", steps_per_epoch, 1, wrong_type=ValueError)
+    return int(epochs) * int(steps_per_epoch)
+
+
+def one_cycle_phases(
+    total_steps: int, pct_start: float, three_phase: bool
+) -> list[dict[str, Any]]:
+    """Return the phases in PyTorch's form: last steps, and names of values."""
+    # The step, and the names of the learning rate and of the momentum there.
+    peak = (float(pct_start * total_steps) - 1, "max_lr", "base_momentum")
+    back = (float(2 * pct_start * total_steps) - 2, "initial_lr", "max_momentum")
+    points = [(0.0, "initial_lr", "max_momentum"), peak]
+    points += [back] if three_phase else []
+    points += [(total_steps - 1, "min_lr", "max_momentum")]
+    return [
+        {
+            "end_step": step,
+            "start_lr": start_lr,
+            "end_lr": end_lr,
+            "start_momentum": start_momentum,
+            "end_momentum": end_momentum,
+        }
+        for (_, start_lr, start_momentum), (step, end_lr, end_momentum) in zip(
+            points, points[1:], strict=False
+        )
+    ]
+
+
+def check_one_cycle(
+    max_lr: Any, pct_start: Any, strategy: Any, div_factor: Any, final_div_factor: Any
+) -> None:
+    check_real("max_lr", max_lr, 0.0)
+    check_real("pct_start", pct_start, 0.0, 1.0, wrong_type=ValueError)
+    if strategy not in ("cos", "linear"):
+        raise ValueError(
+            f"anneal_strategy must be 'cos' or 'linear', got {strategy!r}."
+        )
+    check_real("div_factor", div_factor, 0.0, without_low=True)
+    check_real("final_div_factor", final_div_factor, 0.0, without_low=True)
 
 
 # --- Sequences ----------------------------------------------------------------------
@@ -262,11 +368,11 @@ def check_cyclic(
 def check_sequence(name: str, parts: Sequence[Any], milestones: Any) -> None:
     check_milestones(milestones)
     if len(parts) == 0:
-        raise ValueError(f"{name} must hold at least one, got {parts!r}")
+        raise ValueError(f"{name} must hold at least one, got {parts!r}.")
     if len(milestones) != len(parts) - 1:
         raise ValueError(
-            f"milestones must hold one epoch less than {name} has entries "
-            f"({len(parts) - 1}), got {milestones!r}"
+            f"milestones must have {len(parts) - 1} entries, one fewer than {name}, "
+            f"got {milestones!r}."
         )
     if any(a > b for a, b in zip(milestones, milestones[1:], strict=False)):
-        raise ValueError(f"milestones must not decrease, got {milestones!r}")
+        raise ValueError(f"milestones must not decrease, got {milestones!r}.")

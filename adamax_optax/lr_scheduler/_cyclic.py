@@ -1,33 +1,101 @@
-"""Cyclical learning rates."""
+"""Cyclical learning rates, and the momentum that cycles against them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adamax_optax._checks import as_float
+from adamax_optax._checks import as_float, check_real
 from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
-    Group,
     HasParamGroups,
     LRScheduler,
     all_or_nothing,
-    extended,
     initial_lr,
     param_groups,
     per_group,
 )
-from adamax_optax.lr_scheduler._lambda import callable_state, load_callable
+from adamax_optax.lr_scheduler._lambda import callable_state, has_state, load_callable
 
 
-class CyclicLR(LRScheduler):
-    r"""Move the learning rate up and down between `base_lr` and `max_lr`.
+def _momentum(name: str, value: Any) -> float:
+    check_real(name, value, 0.0, 1.0, without_high=True)
+    return as_float(name, value)
 
-    .. math:: \eta_t = \eta_{base} + (\eta_{max} - \eta_{base}) \, h(t) \, s
+
+class CyclesMomentum(LRScheduler):
+    """Set each group's beta1 together with its learning rate.
+
+    PyTorch's `cycle_momentum` sets beta1 too for an optimizer that has betas.
+    """
+
+    cycle_momentum: bool
+
+    def _momentums(self) -> Any:
+        """Return the beta1 of each group at this step; each class defines it."""
+
+    def _start_momentums(
+        self, base_momentum: Any, max_momentum: Any, last_epoch: Any
+    ) -> tuple[list[float], list[float]]:
+        """Return the bounds of each group, and write them to new groups as PyTorch."""
+        groups = self.optimizer.param_groups
+        lows, highs = (
+            [_momentum(name, value) for value in per_group(name, values, groups)]
+            for name, values in (
+                ("base_momentum", base_momentum),
+                ("max_momentum", max_momentum),
+            )
+        )
+        if self.cycle_momentum and last_epoch == -1:
+            for group, low, high in zip(groups, lows, highs, strict=True):
+                group.update(base_momentum=low, max_momentum=high)
+        return lows, highs
+
+    def _set_beta1(self) -> None:
+        groups = self.optimizer.param_groups
+        if self.cycle_momentum:
+            for group, beta1 in zip(groups, self._momentums(), strict=True):
+                if "betas" not in group:
+                    raise ValueError(
+                        "cycle_momentum sets beta1, but a group in optimizer."
+                        "param_groups has no 'betas': pass cycle_momentum=False."
+                    )
+                group["betas"] = (float(beta1), *group["betas"][1:])
+
+    def _next_lrs(self, epoch: Any) -> list[Any]:
+        lrs = super()._next_lrs(epoch)
+        self._set_beta1()
+        return lrs
+
+    def _written(self) -> dict[str, list[float]]:
+        written = super()._written()
+        if self.cycle_momentum:
+            written["_group_beta1s"] = [
+                as_float("betas[0]", group["betas"][0])
+                for group in self.optimizer.param_groups
+            ]
+        return written
+
+    def _mend(self, written: dict[str, list[float]]) -> None:
+        super()._mend(written)
+        beta1s = written["_group_beta1s"]
+        for group, made, beta1 in zip(
+            self.optimizer.param_groups, self._made, beta1s, strict=False
+        ):
+            if group["betas"] is made["betas"]:
+                group["betas"] = (beta1, *group["betas"][1:])
+
+
+class CyclicLR(CyclesMomentum):
+    """Move the learning rate up and down between `base_lr` and `max_lr`.
+
+    At step t::
+
+        lr(t) = base_lr + (max_lr - base_lr) * h * s
 
     The height h rises from 0 to 1 in `step_size_up` steps, falls to 0 in
     `step_size_down` steps, and repeats. The scale s is 1 (``"triangular"``),
-    :math:`2^{1 - cycle}` (``"triangular2"``), :math:`\gamma^t` (``"exp_range"``) or
-    given by `scale_fn`. Cycles are numbered from 1. Step it after every batch. Not
-    chainable: it overwrites the changes of other schedulers.
+    2^(1 - cycle) (``"triangular2"``), gamma^t (``"exp_range"``) or given by `scale_fn`.
+    Cycles are numbered from 1. Step it after every batch. Not chainable: it
+    overwrites the changes of other schedulers.
 
     Args:
       optimizer: See `LRScheduler`; its learning rates are set to `base_lr`.
@@ -42,7 +110,12 @@ class CyclicLR(LRScheduler):
       scale_fn: A function for s, or ``None`` (default).
       scale_mode: Argument of `scale_fn`: the number of the cycle for ``"cycle"``
         (default), the number of the step for anything else.
-      last_epoch: See `LRScheduler`; counts steps.
+      last_epoch, verbose: See `LRScheduler`; an epoch is a step.
+      cycle_momentum: Whether to move beta1 against the learning rate, from
+        `max_momentum` at the lower bound to `base_momentum` at the upper.
+      base_momentum: Lower bound of beta1, a number in [0, 1), default 0.8, or a list
+        with one per group.
+      max_momentum: Upper bound, a number in [0, 1), default 0.9, or a list.
 
     Raises:
       TypeError: If an argument has the wrong type.
@@ -60,10 +133,11 @@ class CyclicLR(LRScheduler):
       >>> print(*(f"{lr:.6g}" for lr in lrs))
       0.010045 0.01009 0.010135 0.01018 0.010225
 
-    Differences: PyTorch also cycles beta1 between 0.8 and 0.9 unless given
-    ``cycle_momentum=False``. MindSpore and this class have no such option and leave the
-    betas alone; `load_state_dict` refuses a PyTorch state that has it on.
+    Differences: `cycle_momentum` is ``True`` by default in PyTorch. MindSpore has no
+    such option and leaves the betas alone; so does this class by default.
     """
+
+    _lists = ("base_lrs", "max_lrs", "base_momentums", "max_momentums")
 
     def __init__(
         self,
@@ -77,6 +151,11 @@ class CyclicLR(LRScheduler):
         scale_fn: Callable[[Any], Any] | None = None,
         scale_mode: str = "cycle",
         last_epoch: int = -1,
+        verbose: bool | str = False,
+        *,
+        cycle_momentum: bool = False,
+        base_momentum: float | list[float] = 0.8,
+        max_momentum: float | list[float] = 0.9,
     ) -> None:
         groups = param_groups(optimizer)
         base_lrs = per_group("base_lr", base_lr, groups)
@@ -94,10 +173,15 @@ class CyclicLR(LRScheduler):
         self.gamma = float(gamma)
         self._scale_fn_custom = scale_fn
         _, self.scale_mode = self._scale(scale_mode)
+        self.optimizer = optimizer
+        self.cycle_momentum = bool(cycle_momentum)
         with all_or_nothing(self, groups):
+            self.base_momentums, self.max_momentums = self._start_momentums(
+                base_momentum, max_momentum, last_epoch
+            )
             for group, lr in zip(groups, base_lrs, strict=True):
                 group["lr"] = lr
-            super().__init__(optimizer, last_epoch)
+            super().__init__(optimizer, last_epoch, verbose)
         # As in PyTorch, the constructor's step uses the groups' initial_lr, which an
         # earlier scheduler may have set; all later steps use base_lr.
         self.base_lrs = base_lrs
@@ -108,10 +192,16 @@ class CyclicLR(LRScheduler):
         )
 
     def get_lr(self) -> list[float]:
+        return self._between(self.base_lrs, self.max_lrs)
+
+    def _momentums(self) -> list[float]:
+        return self._between(self.max_momentums, self.base_momentums)
+
+    def _between(self, lows: list[float], highs: list[float]) -> list[float]:
         sizes, scale = (self.total_size, self.step_ratio), self._scale(self.scale_mode)
         return [
-            _curves.cyclic(self.last_epoch, base_lr, max_lr, *sizes, scale)
-            for base_lr, max_lr in zip(self.base_lrs, self.max_lrs, strict=True)
+            _curves.cyclic(self.last_epoch, low, high, *sizes, scale)
+            for low, high in zip(lows, highs, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,17 +214,22 @@ class CyclicLR(LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the attributes; see `LRScheduler.load_state_dict`."""
-        if state_dict.get("cycle_momentum"):
-            raise ValueError(
-                "state_dict must come from a CyclicLR with cycle_momentum=False, which "
-                "leaves the betas alone; got cycle_momentum=True"
-            )
         fn = self._scale_fn_custom
-        super().load_state_dict({**state_dict, "_scale_fn_custom": fn})
-        load_callable(fn, state_dict.get("_scale_fn_custom"))
+        with all_or_nothing(self, self.optimizer.param_groups):
+            if isinstance(state_dict, Mapping):
+                load_callable(fn, state_dict.get("_scale_fn_custom"))
+                # PyTorch's states have these two only if the momentum cycles.
+                own = {
+                    "base_momentums": self.base_momentums,
+                    "max_momentums": self.max_momentums,
+                }
+                state_dict = {**own, **state_dict, "_scale_fn_custom": fn}
+            super().load_state_dict(state_dict)
 
-    def _join(self, group: Group) -> None:
-        groups = len(self.base_lrs)
-        self.max_lrs = extended("max_lrs", self.max_lrs, groups)
-        self.base_lrs = extended("base_lrs", self.base_lrs, groups)
-        initial_lr(group)
+    def _parts(self) -> list[Any]:
+        return [self, *filter(has_state, [self._scale_fn_custom])]
+
+    def _join_new_groups(self) -> None:
+        for group in self.optimizer.param_groups:
+            initial_lr(group)
+        super()._join_new_groups()

@@ -1,7 +1,7 @@
 """Curves of the form base_lr · f(t), chained through the ratio f(t) / f(t-1)."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adamax_optax.lr_scheduler import _curves
@@ -61,12 +61,14 @@ class DecayLR(FactorLR):
 
 
 class StepLR(DecayLR):
-    r"""Multiply the learning rate by `gamma` every `step_size` epochs.
+    """Multiply the learning rate by `gamma` every `step_size` epochs.
 
-    .. math:: \eta_t = \eta_0 \, \gamma^{\lfloor t / \text{step\_size} \rfloor}
+    At epoch t::
+
+        lr(t) = initial_lr * gamma^floor(t / step_size)
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       step_size: Epochs from one decay to the next, an int >= 1.
       gamma: Factor of each decay, a number >= 0, default 0.1.
 
@@ -94,23 +96,26 @@ class StepLR(DecayLR):
         step_size: int,
         gamma: float = 0.1,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_step(step_size, gamma)
         self.step_size = int(step_size)
         self.gamma = float(gamma)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _decays(self, t: Any) -> Any:
         return _curves.step_decays(t, self.step_size)
 
 
 class MultiStepLR(DecayLR):
-    r"""Multiply the learning rate by `gamma` at each milestone.
+    """Multiply the learning rate by `gamma` at each milestone.
 
-    .. math:: \eta_t = \eta_0 \, \gamma^{\#\{m \in \text{milestones}: m \le t\}}
+    At epoch t::
+
+        lr(t) = initial_lr * gamma^(number of milestones <= t)
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       milestones: Epochs, ints >= 0 in any order. An epoch listed twice counts twice.
       gamma: Factor of each decay, a number >= 0, default 0.1.
 
@@ -140,24 +145,48 @@ class MultiStepLR(DecayLR):
         milestones: Iterable[int],
         gamma: float = 0.1,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_milestones(milestones)
         _curves.check_gamma(gamma)
-        self.milestones = Counter(int(milestone) for milestone in milestones)
+        self._milestones = sorted(int(milestone) for milestone in milestones)
         self.gamma = float(gamma)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
+
+    @property
+    def milestones(self) -> Counter[int]:
+        """The milestones and how often each counts, as in PyTorch."""
+        return Counter(self._milestones)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the attributes; see `LRScheduler.load_state_dict`."""
+        if isinstance(state_dict, Mapping) and "milestones" in state_dict:
+            # PyTorch's form, whose keys JSON and MessagePack do not keep.
+            milestones = state_dict["milestones"]
+            try:
+                counts = {int(m): int(count) for m, count in milestones.items()}
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(
+                    "state_dict['milestones'] must be a dict from epochs to how often "
+                    f"each counts, got {milestones!r}."
+                ) from None
+            others = {k: v for k, v in state_dict.items() if k != "milestones"}
+            state_dict = {**others, "_milestones": sorted(Counter(counts).elements())}
+        super().load_state_dict(state_dict)
 
     def _decays(self, t: Any) -> Any:
-        return _curves.milestones_passed(t, list(self.milestones.elements()))
+        return _curves.milestones_passed(t, self._milestones)
 
 
 class ExponentialLR(DecayLR):
-    r"""Multiply the learning rate by `gamma` every epoch.
+    """Multiply the learning rate by `gamma` every epoch.
 
-    .. math:: \eta_t = \eta_0 \, \gamma^t
+    At epoch t::
+
+        lr(t) = initial_lr * gamma^t
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       gamma: Factor of each decay, a number >= 0.
 
     Raises:
@@ -180,24 +209,30 @@ class ExponentialLR(DecayLR):
     _stays_on_resume = True
 
     def __init__(
-        self, optimizer: HasParamGroups, gamma: float, last_epoch: int = -1
+        self,
+        optimizer: HasParamGroups,
+        gamma: float,
+        last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_gamma(gamma)
         self.gamma = float(gamma)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _decays(self, t: Any) -> Any:
         return t
 
 
 class ConstantLR(FactorLR):
-    r"""Multiply the learning rate by `factor` until epoch `total_iters`.
+    """Multiply the learning rate by `factor` until epoch `total_iters`.
 
-    .. math:: \eta_t = \eta_0 \cdot \begin{cases}
-        \text{factor} & t < \text{total\_iters} \\ 1 & \text{otherwise} \end{cases}
+    At epoch t::
+
+        lr(t) = initial_lr * factor    if t < total_iters
+        lr(t) = initial_lr             otherwise
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       factor: A number in [0, 1], default 1/3.
       total_iters: Epoch that restores the learning rate, an int >= 0, default 5.
 
@@ -227,24 +262,27 @@ class ConstantLR(FactorLR):
         factor: float = 1.0 / 3,
         total_iters: int = 5,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_constant(factor, total_iters)
         self.factor = float(factor)
         self.total_iters = int(total_iters)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _factor(self, t: Any) -> Any:
         return _curves.constant_factor(t, self.factor, self.total_iters)
 
 
 class LinearLR(FactorLR):
-    r"""Multiply the learning rate by a factor that changes linearly.
+    """Multiply the learning rate by a factor that changes linearly.
 
-    .. math:: \eta_t = \eta_0 \left(\text{start} + (\text{end} - \text{start})
-        \frac{\min(t, \text{total\_iters})}{\text{total\_iters}}\right)
+    At epoch t::
+
+        share = min(t, total_iters) / total_iters
+        lr(t) = initial_lr * (start_factor + (end_factor - start_factor) * share)
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       start_factor: Factor at epoch 0, a number in (0, 1], default 1/3.
       end_factor: Factor from epoch `total_iters` on, a number in [0, 1], default 1.
       total_iters: Epochs from `start_factor` to `end_factor`, an int >= 0, default 5.
@@ -276,12 +314,13 @@ class LinearLR(FactorLR):
         end_factor: float = 1.0,
         total_iters: int = 5,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_linear(start_factor, end_factor, total_iters)
         self.start_factor = float(start_factor)
         self.end_factor = float(end_factor)
         self.total_iters = int(total_iters)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _factor(self, t: Any) -> Any:
         return _curves.linear_factor(
@@ -290,13 +329,14 @@ class LinearLR(FactorLR):
 
 
 class PolynomialLR(FactorLR):
-    r"""Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
+    """Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
 
-    .. math:: \eta_t = \eta_0 \left(1 - \frac{\min(t, \text{total\_iters})}
-        {\text{total\_iters}}\right)^{\text{power}}
+    At epoch t::
+
+        lr(t) = initial_lr * (1 - min(t, total_iters) / total_iters)^power
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       total_iters: Epoch from which the learning rate is 0, an int >= 1, default 5.
       power: Exponent, a number >= 0, default 1.
 
@@ -325,11 +365,12 @@ class PolynomialLR(FactorLR):
         total_iters: int = 5,
         power: float = 1.0,
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         _curves.check_polynomial(total_iters, power)
         self.total_iters = int(total_iters)
         self.power = float(power)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def _factor(self, t: Any) -> Any:
         return _curves.polynomial_factor(t, self.total_iters, self.power)

@@ -6,82 +6,95 @@ from typing import Any
 
 from adamax_optax._checks import check_callable
 from adamax_optax.lr_scheduler._base import (
-    Group,
     HasParamGroups,
     LRScheduler,
-    extended,
+    all_or_nothing,
+    copied,
+    loaded,
     param_groups,
     per_group,
+    states_of,
 )
 
 Lambda = Callable[[int], Any]
 
 
-def callable_state(fn: Any) -> dict[str, Any] | None:
-    """Return the part of a callable that is saved, as in PyTorch.
+def has_state(fn: Any) -> bool:
+    """Return whether a callable is saved: an object with attributes, as in PyTorch.
 
-    That is the attributes of a callable object. Nothing is saved of a function, which
-    the code that makes the scheduler defines again.
+    A function is not: the code that makes the scheduler defines it again.
     """
-    if fn is None or inspect.isroutine(fn) or hasattr(fn, "__wrapped__"):
-        return None
-    return dict(vars(fn))
+    defined = inspect.isroutine(fn) or inspect.isclass(fn) or hasattr(fn, "__wrapped__")
+    return hasattr(fn, "__dict__") and not defined
 
 
-def load_callable(fn: Any, state: Mapping[str, Any] | None) -> None:
+def callable_state(fn: Any) -> dict[str, Any] | None:
+    """Return the part of a callable that is saved."""
+    return dict(vars(fn)) if has_state(fn) else None
+
+
+def load_callable(fn: Any, state: Any) -> None:
     """Restore the saved attributes of a callable object."""
-    if state is not None:
-        vars(fn).update(state)
+    if has_state(fn) and isinstance(state, Mapping):
+        attributes = vars(fn)
+        attributes.update(
+            (key, loaded(key, value, attributes.get(key)))
+            for key, value in state.items()
+        )
 
 
 class _PerGroupLambdaLR(LRScheduler):
+    _lists = ("lr_lambdas",)
+
     def __init__(
         self,
         optimizer: HasParamGroups,
         lr_lambda: Lambda | list[Lambda],
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         self.lr_lambdas = per_group("lr_lambda", lr_lambda, param_groups(optimizer))
         for fn in self.lr_lambdas:
             check_callable("lr_lambda", fn)
-        super().__init__(optimizer, last_epoch)
+        super().__init__(optimizer, last_epoch, verbose)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all attributes except the optimizer, in PyTorch's layout.
 
         Of the functions, only the attributes of callable objects are saved.
         """
-        lambdas = [callable_state(fn) for fn in self.lr_lambdas]
+        lambdas = [copied(callable_state(fn)) for fn in self.lr_lambdas]
         return {**super().state_dict(), "lr_lambdas": lambdas}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the attributes; see `LRScheduler.load_state_dict`."""
         fns = self.lr_lambdas
-        states = state_dict.get("lr_lambdas", ())
-        if len(states) != len(fns):
+        states = states_of("lr_lambdas", state_dict, self)
+        if len(states) > len(fns):
             raise ValueError(
-                f"state_dict['lr_lambdas'] must have {len(fns)} entries, one for each "
-                f"group in optimizer.param_groups; got {states!r}"
+                f"state_dict['lr_lambdas'] must have at most {len(fns)} entries, one "
+                f"for each group in optimizer.param_groups; got {states!r}."
             )
-        super().load_state_dict({**state_dict, "lr_lambdas": fns})
-        for fn, state in zip(fns, states, strict=True):
-            load_callable(fn, state)
+        with all_or_nothing(self, self.optimizer.param_groups):
+            for fn, state in zip(fns, states, strict=False):
+                load_callable(fn, state)
+            super().load_state_dict({**state_dict, "lr_lambdas": fns})
 
-    def _join(self, group: Group) -> None:
-        groups = len(self.base_lrs)
-        self.lr_lambdas = extended("lr_lambdas", self.lr_lambdas, groups)
-        super()._join(group)
+    def _parts(self) -> list[Any]:
+        return [self, *filter(has_state, self.lr_lambdas)]
 
 
 class LambdaLR(_PerGroupLambdaLR):
-    r"""Multiply the initial learning rate by a function of the epoch.
+    """Multiply the initial learning rate by a function of the epoch.
 
-    .. math:: \eta_t = \eta_0 \, \lambda(t)
+    At epoch t::
+
+        lr(t) = initial_lr * lr_lambda(t)
 
     Not chainable: it overwrites the changes of other schedulers.
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       lr_lambda: Function from the epoch to a factor, or a list with one per group.
 
     Raises:
@@ -111,12 +124,14 @@ class LambdaLR(_PerGroupLambdaLR):
 
 
 class MultiplicativeLR(_PerGroupLambdaLR):
-    r"""Multiply the learning rate every epoch by a function of the epoch.
+    """Multiply the learning rate every epoch by a function of the epoch.
 
-    .. math:: \eta_t = \eta_{t-1} \, \lambda(t) = \eta_0 \prod_{i=1}^t \lambda(i)
+    At epoch t::
+
+        lr(t) = lr(t - 1) * lr_lambda(t)
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer, last_epoch, verbose: See `LRScheduler`.
       lr_lambda: Function from the epoch to a factor, or a list with one per group.
 
     Raises:

@@ -3,21 +3,23 @@
 import math
 from typing import Any
 
-from adamax_optax._checks import as_float, check_int, check_real
+from adamax_optax._checks import as_float, check_real
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
     all_or_nothing,
     as_epoch,
+    as_verbose,
     extended,
     group_lrs,
     param_groups,
     per_group,
 )
+from adamax_optax.lr_scheduler._curves import check_count
 
 
 class ReduceLROnPlateau(LRScheduler):
-    r"""Multiply the learning rate by `factor` when a metric stops improving.
+    """Multiply the learning rate by `factor` when a metric stops improving.
 
     A metric a is better than the best so far, b, if
 
@@ -42,6 +44,7 @@ class ReduceLROnPlateau(LRScheduler):
       min_lr: Lower bound of the learning rate, a number >= 0 or a list with one per
         group, default 0.
       eps: Reductions of at most this size are skipped, a number >= 0, default 1e-8.
+      verbose: As in PyTorch up to 2.6: whether to print each reduction.
 
     Raises:
       TypeError: If an argument has the wrong type.
@@ -64,6 +67,8 @@ class ReduceLROnPlateau(LRScheduler):
     is no ``initial_lr``, no ``base_lrs`` and no `last_epoch` argument.
     """
 
+    _lists = ("min_lrs",)
+
     def __init__(
         self,
         optimizer: HasParamGroups,
@@ -75,22 +80,24 @@ class ReduceLROnPlateau(LRScheduler):
         cooldown: int = 0,
         min_lr: float | list[float] = 0,
         eps: float = 1e-8,
+        verbose: bool | str = False,
     ) -> None:
         groups = param_groups(optimizer)
         if mode not in ("min", "max"):
-            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
+            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}.")
         if threshold_mode not in ("rel", "abs"):
             raise ValueError(
-                f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}"
+                f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}."
             )
         check_real("factor", factor, 0.0, 1.0, without_high=True)
-        check_int("patience", patience, 0)
+        check_count("patience", patience, 0)
         check_real("threshold", threshold, 0.0)
-        check_int("cooldown", cooldown, 0)
+        check_count("cooldown", cooldown, 0)
         check_real("eps", eps, 0.0)
         min_lrs = per_group("min_lr", min_lr, groups)
         for lr in min_lrs:
             check_real("min_lr", lr, 0.0)
+        self._verbose = as_verbose(verbose)
         self.optimizer = optimizer
         self.mode = mode
         self.factor = float(factor)
@@ -131,7 +138,7 @@ class ReduceLROnPlateau(LRScheduler):
             if self.in_cooldown():
                 self.cooldown_counter -= 1
                 self.num_bad_epochs = 0
-            lrs = group_lrs(self.optimizer)
+            lrs = before = group_lrs(self.optimizer)
             if self.num_bad_epochs > self.patience:
                 lrs = [
                     self._reduced(lr, least)
@@ -140,6 +147,13 @@ class ReduceLROnPlateau(LRScheduler):
                 self.cooldown_counter = self.cooldown
                 self.num_bad_epochs = 0
             self._last_lr = self._set_lrs(lrs)
+        if self._verbose:
+            for i, (lr, old) in enumerate(zip(lrs, before, strict=True)):
+                if lr != old:
+                    print(
+                        f"Epoch {self.last_epoch}: reducing learning rate of group {i} "
+                        f"to {lr:.4e}."
+                    )
 
     def in_cooldown(self) -> bool:
         """Return whether a cooldown is in progress, in which bad steps do not count."""
@@ -158,5 +172,5 @@ class ReduceLROnPlateau(LRScheduler):
         return metric < bound if low else metric > bound
 
     def _join_new_groups(self) -> None:
-        for groups in range(len(self.min_lrs), len(self.optimizer.param_groups)):
-            self.min_lrs = extended("min_lrs", self.min_lrs, groups)
+        groups = self.optimizer.param_groups
+        self.min_lrs = extended("min_lrs", self.min_lrs, len(groups))

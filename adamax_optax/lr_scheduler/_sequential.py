@@ -1,4 +1,4 @@
-"""Schedulers that run one after another."""
+"""Schedulers made of others: one after another, or all at once."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,87 @@ from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
     all_or_nothing,
+    as_verbose,
+    group_lrs,
     initial_lr,
     param_groups,
+    states_of,
 )
 from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
 
 
-class SequentialLR(LRScheduler):
-    r"""Step one scheduler after another, changing to the next at each milestone.
+class _CompositeLR(LRScheduler):
+    """Schedulers that are stepped and saved together."""
 
-    .. math:: \eta_t = \eta^{(i)}_{t - m_i}, \quad m_i \le t < m_{i+1}, \; m_0 = 0
+    _schedulers: list[LRScheduler]
+
+    def _take(self, optimizer: Any, schedulers: Sequence[Any]) -> None:
+        """Check the parts, and set them as attributes."""
+        for i, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                raise TypeError(
+                    f"schedulers[{i}] must be a scheduler from "
+                    f"adamax_optax.lr_scheduler, got {scheduler!r}."
+                )
+            if isinstance(scheduler, ReduceLROnPlateau):
+                raise ValueError(
+                    f"schedulers[{i}] is a ReduceLROnPlateau, whose step needs a "
+                    f"metric: step it separately, after the {type(self).__name__}."
+                )
+            if scheduler.optimizer is not optimizer:
+                raise ValueError(
+                    f"schedulers[{i}], a {type(scheduler).__name__}, has another "
+                    f"optimizer: make it with the one of the {type(self).__name__}."
+                )
+        self.optimizer = optimizer
+        self._schedulers = list(schedulers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the schedulers' states under ``"_schedulers"``."""
+        states = [scheduler.state_dict() for scheduler in self._schedulers]
+        return {**super().state_dict(), "_schedulers": states}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the attributes; see `LRScheduler.load_state_dict`."""
+        schedulers = self._schedulers
+        states = states_of("_schedulers", state_dict, self)
+        if len(states) != len(schedulers):
+            raise ValueError(
+                f"state_dict['_schedulers'] must have {len(schedulers)} states, one "
+                f"for each scheduler; got {len(states)}."
+            )
+        with all_or_nothing(self, self.optimizer.param_groups):
+            for scheduler, state in zip(schedulers, states, strict=True):
+                scheduler.load_state_dict(state)
+            super().load_state_dict({**state_dict, "_schedulers": schedulers})
+
+    def _parts(self) -> list[Any]:
+        return [self, *(part for s in self._schedulers for part in s._parts())]
+
+    def _rewind(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler._rewind()
+
+
+class SequentialLR(_CompositeLR):
+    """Step one scheduler after another, changing to the next at each milestone.
+
+    At epoch t::
+
+        lr(t) = lr_i(t - m_i)    for m_i <= t < m_(i+1), with m_0 = 0
 
     At its milestone a scheduler starts at its own epoch 0, from the initial learning
     rate. An entry may be a `SequentialLR` too; its milestones count from its own start.
 
     Args:
-      optimizer, last_epoch: See `LRScheduler`.
+      optimizer: See `LRScheduler`.
       schedulers: The schedulers, all made on this optimizer.
       milestones: Epochs at which the second, third, … start: ints >= 0 that do not
         decrease, one fewer than there are schedulers.
+      last_epoch: Last finished epoch, an int >= -1; -1 (default) starts from the
+        beginning. Any other value resumes at ``last_epoch + 1``, with the schedulers
+        where the same number of steps would have brought them.
+      verbose: Ignored, as in PyTorch up to 2.6: the schedulers have their own.
 
     Raises:
       TypeError: If a milestone is not an int, or an entry is not an `LRScheduler`.
@@ -50,7 +112,8 @@ class SequentialLR(LRScheduler):
 
     Differences: A nested `SequentialLR` acts as if its schedulers were in the outer
     list. In PyTorch and MindSpore it is one epoch off when it comes first, and raises
-    when it comes later.
+    when it comes later. Given a `last_epoch`, both count from it and still start with
+    the first scheduler, from the initial learning rate.
     """
 
     def __init__(
@@ -59,69 +122,33 @@ class SequentialLR(LRScheduler):
         schedulers: Sequence[LRScheduler],
         milestones: Sequence[int],
         last_epoch: int = -1,
+        verbose: bool | str = False,
     ) -> None:
         groups = param_groups(optimizer)
         _curves.check_sequence("schedulers", schedulers, milestones)
         check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
-        for i, scheduler in enumerate(schedulers):
-            if not isinstance(scheduler, LRScheduler):
-                raise TypeError(
-                    f"schedulers[{i}] must be a scheduler from "
-                    f"adamax_optax.lr_scheduler, got {scheduler!r}"
-                )
-            if isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(
-                    f"schedulers[{i}] is a ReduceLROnPlateau, whose step needs a "
-                    "metric: step it separately, after the SequentialLR"
-                )
-            if scheduler.optimizer is not optimizer:
-                raise ValueError(
-                    f"schedulers[{i}], a {type(scheduler).__name__}, has another "
-                    "optimizer: make it with the one given to SequentialLR"
-                )
-        self.optimizer = optimizer
-        self._schedulers = list(schedulers)
+        self._verbose = as_verbose(verbose)
+        self._take(optimizer, schedulers)
         self._milestones = [int(milestone) for milestone in milestones]
-        self.last_epoch = int(last_epoch) + 1
         with all_or_nothing(self, groups):
             for group in groups:
                 group["lr"] = initial_lr(group)
             self._rewind()
             self._initial_step()
+            for _ in range(last_epoch + 1):
+                self.step()
+        self._note_made()
 
     def step(self) -> None:  # type: ignore[override]
         """Set the learning rates for the next epoch, with the scheduler in charge."""
-        epoch = self.last_epoch + 1
-        scheduler, since = self._turn(epoch)
-        if since == 0:
-            scheduler._update_lr(0)
-        else:
-            scheduler.step()
-        self._passed(epoch, scheduler)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, with the schedulers' states under ``"_schedulers"``."""
-        states = [scheduler.state_dict() for scheduler in self._schedulers]
-        return {**super().state_dict(), "_schedulers": states}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
-        schedulers = self._schedulers
-        states = state_dict.get("_schedulers", ())
-        if len(states) != len(schedulers):
-            raise ValueError(
-                f"state_dict['_schedulers'] must have {len(schedulers)} states, one "
-                f"for each scheduler; got {len(states)}"
-            )
-        before = [scheduler.state_dict() for scheduler in schedulers]
-        try:
-            for scheduler, state in zip(schedulers, states, strict=True):
-                scheduler.load_state_dict(state)
-            super().load_state_dict({**state_dict, "_schedulers": schedulers})
-        except BaseException:
-            for scheduler, state in zip(schedulers, before, strict=True):
-                scheduler.load_state_dict(state)
-            raise
+        with all_or_nothing(self, self.optimizer.param_groups):
+            epoch = self.last_epoch + 1
+            scheduler, since = self._turn(epoch)
+            if since == 0:
+                scheduler._update_lr(0)
+            else:
+                scheduler.step()
+            self._passed(epoch, scheduler)
 
     def _turn(self, epoch: int) -> tuple[LRScheduler, int]:
         """Return the scheduler in charge at `epoch`, and the epochs since its start."""
@@ -136,15 +163,81 @@ class SequentialLR(LRScheduler):
     def _initial_step(self) -> None:
         scheduler, _ = self._turn(0)
         scheduler._initial_step()
-        self._passed(self.last_epoch + 1, scheduler)
+        self._passed(0, scheduler)
 
     def _rewind(self) -> None:
         super()._rewind()
-        for scheduler in self._schedulers:
-            scheduler._rewind()
+        self.last_epoch = -1
 
     def _update_lr(self, epoch: Any = None) -> None:
         # Called only by an outer SequentialLR, to start this one at its epoch 0.
         scheduler, since = self._turn(epoch)
         scheduler._update_lr(since)
         self._passed(epoch, scheduler)
+
+
+class ChainedScheduler(_CompositeLR):
+    """Step several schedulers at once, each changing what it finds.
+
+    At epoch t, with factors f_1, f_2, … of chainable schedulers::
+
+        lr(t) = initial_lr * f_1(t) * f_2(t) * ...
+
+    Args:
+      schedulers: The schedulers, all made on one optimizer, in the order in which they
+        step. They set the first epoch's learning rate when they are made.
+      optimizer: Their optimizer; ``None`` (default) takes it from them.
+
+    Raises:
+      TypeError: If an entry is not an `LRScheduler`.
+      ValueError: If there is none, or if one has another optimizer or is a
+        `ReduceLROnPlateau`.
+
+    Example:
+      >>> import adamax_optax as ao, jax.numpy as jnp
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
+      >>> warmup = ao.lr_scheduler.ConstantLR(optimizer, factor=0.1, total_iters=2)
+      >>> decay = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+      >>> scheduler = ao.lr_scheduler.ChainedScheduler([warmup, decay])
+      >>> lrs = []
+      >>> for _ in range(4):
+      ...     lrs += scheduler.get_last_lr()
+      ...     scheduler.step()
+      >>> print(*(f"{lr:.4g}" for lr in lrs))
+      0.005 0.0045 0.0405 0.03645
+
+    Differences: MindSpore does not have this class. In a `SequentialLR` it starts from
+    the initial learning rate when its turn comes; PyTorch's is one epoch off when it
+    comes first, and raises when it comes later.
+    """
+
+    def __init__(
+        self,
+        schedulers: Sequence[LRScheduler],
+        optimizer: HasParamGroups | None = None,
+    ) -> None:
+        if len(schedulers) == 0:
+            raise ValueError(f"schedulers must hold at least one, got {schedulers!r}.")
+        if optimizer is None:
+            optimizer = getattr(schedulers[0], "optimizer", None)
+        self._take(optimizer, schedulers)
+        self._last_lr = group_lrs(self.optimizer)
+
+    def step(self) -> None:  # type: ignore[override]
+        """Step each scheduler once."""
+        with all_or_nothing(self, self.optimizer.param_groups):
+            for scheduler in self._schedulers:
+                scheduler.step()
+            self._last_lr = group_lrs(self.optimizer)
+
+    def _initial_step(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler._initial_step()
+        self._last_lr = group_lrs(self.optimizer)
+
+    def _update_lr(self, epoch: Any = None) -> None:
+        # Called only by a SequentialLR, to start this one at its epoch 0.
+        for group in self.optimizer.param_groups:
+            group["lr"] = initial_lr(group)
+        self._rewind()
+        self._initial_step()

@@ -58,7 +58,7 @@ SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {}, optional={"total_iters": st.integers(1, 60), "power": between(0.05, 3)}
     ),
     "CosineAnnealingLR": st.fixed_dictionaries(
-        {"T_max": st.integers(1, 60)}, optional={"eta_min": between(0, 0.01)}
+        {"T_max": st.integers(1, 60) | QUARTERS}, optional={"eta_min": between(0, 0.01)}
     ),
     "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
         {"T_0": st.integers(1, 20)},
@@ -95,6 +95,28 @@ PLATEAU = st.fixed_dictionaries(
         "eps": between(0, 1e-3),
     },
 )
+
+# A max_lr, or one per group, goes with it.
+ONE_CYCLE = st.fixed_dictionaries(
+    {"total_steps": st.integers(2, 70)},
+    optional={
+        # Without those that give a phase no length.
+        "pct_start": between(0.02, 0.98),
+        "anneal_strategy": st.sampled_from(["cos", "linear"]),
+        "div_factor": between(1, 50),
+        "final_div_factor": between(1, 1e5),
+        "three_phase": st.booleans(),
+    },
+).filter(lambda s: 0 not in one_cycle_lengths(**s))
+
+
+def one_cycle_lengths(total_steps, pct_start=0.3, three_phase=False, **_):
+    """Return the lengths of the phases; PyTorch divides by them."""
+    points = [0.0, pct_start * total_steps - 1]
+    points += [2 * pct_start * total_steps - 2] if three_phase else []
+    points += [total_steps - 1]
+    return [b - a for a, b in zip(points, points[1:], strict=False)]
+
 
 # The name of the schedule is that of the class in snake case.
 SCHEDULES = {

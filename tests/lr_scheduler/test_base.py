@@ -158,3 +158,69 @@ def test_a_group_added_later_needs_its_own_entry_in_a_list():
 
     plateau = lr_scheduler.ReduceLROnPlateau(Groups(1.0, 1.0), min_lr=[0.1, 0.2])
     grow(plateau, lambda: plateau.step(1.0))
+
+
+@pytest.mark.parametrize("verbose", [False, "deprecated", True])
+def test_verbose_prints_as_in_pytorch_up_to_2_6(capsys, verbose):
+    optimizer = Groups(0.5, 0.25)
+    lr_scheduler.StepLR(optimizer, 1, 0.5, -1, verbose).step()
+    for name in NAMES:
+        settings = {
+            "StepLR": dict(step_size=1),
+            "MultiStepLR": dict(milestones=[]),
+            "ExponentialLR": dict(gamma=1.0),
+            "CosineAnnealingLR": dict(T_max=1),
+            "CosineAnnealingWarmRestarts": dict(T_0=1),
+            "CyclicLR": dict(base_lr=0.1, max_lr=1),
+            "LambdaLR": dict(lr_lambda=abs),
+            "MultiplicativeLR": dict(lr_lambda=abs),
+        }.get(name, {})
+        scheduler = make(name, Groups(0.5), settings | {"verbose": verbose})
+        assert not any("verbose" in key for key in scheduler.state_dict())
+    lr_scheduler.OneCycleLR(Groups(0.5), 1, 9, cycle_momentum=False, verbose=verbose)
+    sequence = [lr_scheduler.ConstantLR(optimizer)], []
+    lr_scheduler.SequentialLR(optimizer, *sequence, -1, verbose).step()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == (4 + len(NAMES) + 1 if verbose is True else 0)
+    if verbose is True:
+        assert printed[2:4] == [
+            "Adjusting learning rate of group 0 to 2.5000e-01.",
+            "Adjusting learning rate of group 1 to 1.2500e-01.",
+        ]
+
+
+def test_verbose_of_a_plateau_prints_reductions(capsys):
+    optimizer = Groups(0.5, 0.0)
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, verbose=True)
+    plateau.step(1.0)
+    assert capsys.readouterr().out == ""
+    plateau.step(2.0)
+    printed = "Epoch 2: reducing learning rate of group 0 to 5.0000e-02.\n"
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "counts"),
+    [
+        ("StepLR", {"step_size": 3}, ["step_size"]),
+        ("MultiStepLR", {"milestones": [2, 5]}, ["milestones"]),
+        ("ConstantLR", {"total_iters": 3}, ["total_iters"]),
+        ("LinearLR", {"total_iters": 3}, ["total_iters"]),
+        ("PolynomialLR", {"total_iters": 3}, ["total_iters"]),
+        ("CosineAnnealingLR", {"T_max": 3}, ["T_max"]),
+    ],
+)
+@pytest.mark.parametrize("number", [float, np.float64, np.int8])
+def test_whole_floats_count_as_in_pytorch(name, settings, counts, number):
+    def converted(value):
+        return list(map(number, value)) if isinstance(value, list) else number(value)
+
+    as_numbers = settings | {key: converted(settings[key]) for key in counts}
+    optimizer, other = Groups(0.3), Groups(0.3)
+    scheduler = make(name, optimizer, settings)
+    same = make(name, other, as_numbers)
+    for _ in range(9):
+        scheduler.step()
+        same.step()
+        assert optimizer.lrs() == other.lrs()
+    assert same.state_dict() == scheduler.state_dict()

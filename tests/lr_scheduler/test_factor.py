@@ -1,5 +1,8 @@
 """The factor classes where PyTorch and MindSpore are not the reference."""
 
+import collections
+import json
+
 import numpy as np
 
 from adamax_optax import lr_scheduler
@@ -33,3 +36,12 @@ def test_a_decay_continues_after_its_power_underflows():
     assert optimizer.lrs() == [0.0]
     optimizer.param_groups[0]["lr"] = 0.2
     np.testing.assert_allclose(run(scheduler, 2)[1:], [0.02, 0.002])
+
+
+def test_milestones_are_a_counter_as_in_pytorch():
+    scheduler = lr_scheduler.MultiStepLR(Groups(0.3), [4, 2, 4])
+    assert scheduler.milestones == collections.Counter({4: 2, 2: 1})
+    # A state of PyTorch that went through JSON.
+    state = scheduler.state_dict() | {"milestones": {"3": 1, "5": 2}}
+    scheduler.load_state_dict(json.loads(json.dumps(state)))
+    assert scheduler.milestones == collections.Counter({5: 2, 3: 1})

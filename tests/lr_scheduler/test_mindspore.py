@@ -15,13 +15,18 @@ RECORDED = json.loads(
 )
 
 
+PYTORCH_ONLY = {"verbose", "cycle_momentum", "base_momentum", "max_momentum"}
+
+
 def test_signatures_equal_mindspore():
     ours = {
         name: [
             [argument, "required" if default is inspect.Parameter.empty else default]
             for argument, default in arguments(getattr(lr_scheduler, name))
+            if argument not in PYTORCH_ONLY
         ]
         for name in lr_scheduler.__all__
+        if name not in ("ChainedScheduler", "OneCycleLR")
     }
     assert ours == RECORDED["signatures"]
 

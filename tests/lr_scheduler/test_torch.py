@@ -2,7 +2,7 @@
 
 Not compared, because the two differ on purpose (see the docstrings): ``total_iters=0``,
 ``factor=0``, nested `SequentialLR`, restarts that PyTorch misses, groups added later,
-the warnings, and `CyclicLR` with ``cycle_momentum``.
+and the warnings. The momentum of `CyclicLR` and `OneCycleLR` are in test_one_cycle.py.
 """
 
 import contextlib
@@ -165,6 +165,36 @@ def test_sequential_equals_torch(torch, data):
         scheduler.step()
         with quiet():
             reference.step()
+
+
+@examples
+@hypothesis.given(data=st.data())
+def test_chained_scheduler_equals_torch(torch, data):
+    lrs = data.draw(LRS)
+    names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4))
+    ours, theirs = Groups(*lrs), torch_optimizer(torch, lrs)
+    pairs = []
+    for name in names:
+        settings = data.draw(SETTINGS[name])
+        pair = make(name, ours, settings), torch_make(torch, name, theirs, settings)
+        pairs.append(pair)
+    parts, torch_parts = (list(side) for side in zip(*pairs, strict=True))
+    given = data.draw(st.booleans())
+    scheduler = lr_scheduler.ChainedScheduler(parts, *[ours] * given)
+    reference = torch.optim.lr_scheduler.ChainedScheduler(
+        torch_parts, *[theirs] * given
+    )
+    theirs.step()
+    for epoch in range(STEPS):
+        if epoch == 40:
+            # Their states change places.
+            state = scheduler.state_dict()
+            scheduler.load_state_dict(reference.state_dict())
+            reference.load_state_dict(state)
+        np.testing.assert_allclose(ours.lrs(), torch_lrs(theirs), **CLOSE)
+        np.testing.assert_allclose(scheduler.get_last_lr(), ours.lrs(), **CLOSE)
+        scheduler.step()
+        reference.step()
 
 
 METRICS = st.lists(
@@ -343,6 +373,14 @@ def test_drives_adamax_as_it_does_torch(torch):
 @pytest.mark.parametrize("name", lr_scheduler.__all__)
 def test_signature_equals_torch(torch, name):
     theirs = arguments(getattr(torch.optim.lr_scheduler, name).__init__)
+    ours = arguments(getattr(lr_scheduler, name))
     if name == "CyclicLR":
-        theirs = [a for a in theirs if "momentum" not in a[0]]
-    assert arguments(getattr(lr_scheduler, name)) == theirs
+        # MindSpore's order; PyTorch's stand before last_epoch, and cycle by default.
+        momentum = [a for a in theirs if "momentum" in a[0]]
+        theirs = [a for a in theirs if a not in momentum]
+        *ours, cycle, base, top = ours
+        assert [("cycle_momentum", True), base, top] == momentum
+        assert cycle == ("cycle_momentum", False)
+    if name != "ChainedScheduler":
+        assert ours.pop() == ("verbose", False)
+    assert ours == theirs
