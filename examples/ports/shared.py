@@ -1,7 +1,7 @@
 """Data and initial weights, in NumPy: the same for both files of a pair.
 
-Random numbers that a loop draws while it trains come from here too. PyTorch and JAX have
-different generators, so a port that draws its own follows another path.
+The random numbers that a loop draws are here too: PyTorch and JAX have different
+generators.
 """
 
 import zlib
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.datasets import load_digits, make_moons
 
-PAD = 20  # the last token, which fills up short questions
+PAD = 20  # the last token of questions, which fills up short ones
+VOCABULARY = 12  # tokens of sentences
 
 
 def initial(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
@@ -23,7 +24,9 @@ def initial(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     return rng.uniform(-bound, bound, shape).astype(dtype)
 
 
-def digits(epoch: int, batches: int, dtype: DTypeLike) -> Iterator[tuple[np.ndarray, ...]]:
+def digits(
+    epoch: int, batches: int, dtype: DTypeLike
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield batches of 32 images, (32, 64) in [0, 1], and noise for the latents.
 
     In every tenth batch, the images are too bright by far.
@@ -38,7 +41,9 @@ def digits(epoch: int, batches: int, dtype: DTypeLike) -> Iterator[tuple[np.ndar
         yield x.astype(dtype), noise1.astype(dtype), noise2.astype(dtype)
 
 
-def questions(epoch: int, batches: int, dtype: DTypeLike) -> Iterator[tuple[np.ndarray, ...]]:
+def questions(
+    epoch: int, batches: int, dtype: DTypeLike
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield batches of 32 images (6 objects), questions and soft answers.
 
     The answer depends on the question's first token and on the image's first object.
@@ -52,23 +57,25 @@ def questions(epoch: int, batches: int, dtype: DTypeLike) -> Iterator[tuple[np.n
         yield v.astype(dtype), q, a.astype(dtype)
 
 
-def sentences(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield 60 batches of 8 sentences and labels: does token 1 come before token 2?"""
-    for batch in range(60):
+def sentences(epoch: int, batches: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield batches of 8 sentences and labels: does token 1 come before token 2?"""
+    for batch in range(batches):
         rng = np.random.default_rng([epoch, batch])
-        tokens = rng.integers(3, 12, (8, 6))
+        tokens = rng.integers(3, VOCABULARY, (8, 6))
         places = np.argsort(rng.random((8, 6)))[:, :2]
         tokens[np.arange(8)[:, None], places] = [1, 2]
         yield tokens, (places[:, 0] < places[:, 1]).astype(np.int64)
 
 
-def frames(epoch: int, dtype: DTypeLike) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield 6 batches of 8 triples: a blob moves, and `y` is half-way from X0 to X1.
+def frames(
+    epoch: int, batches: int, dtype: DTypeLike
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield batches of 8 triples: a blob moves, and `y` is half-way from X0 to X1.
 
     Images have the shape (8, 1, 12, 12), as PyTorch's convolutions take them.
     """
     grid = np.stack(np.meshgrid(np.arange(12), np.arange(12), indexing="ij"), -1)
-    for batch in range(6):
+    for batch in range(batches):
         rng = np.random.default_rng([epoch, batch])
         start, end = rng.uniform(2, 10, (2, 8, 1, 1, 1, 2))
         width = rng.uniform(1.5, 4, (8, 1, 1, 1))
@@ -79,8 +86,8 @@ def frames(epoch: int, dtype: DTypeLike) -> Iterator[tuple[np.ndarray, ...]]:
         yield at(start), at(end), at((start + end) / 2)
 
 
-def moons(epoch: int, dtype: DTypeLike) -> Iterator[np.ndarray]:
-    """Yield 8 batches of 64 points, (64, 2), on two half circles."""
-    for batch in range(8):
-        points, _ = make_moons(64, noise=0.05, random_state=8 * epoch + batch)
+def moons(epoch: int, batches: int, dtype: DTypeLike) -> Iterator[np.ndarray]:
+    """Yield batches of 64 points, (64, 2), on two half circles."""
+    for batch in range(batches):
+        points, _ = make_moons(64, noise=0.05, random_state=batches * epoch + batch)
         yield points.astype(dtype)

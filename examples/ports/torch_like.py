@@ -25,21 +25,23 @@ def torch_name(name):
     return ".".join([*before, "weight" if last in WEIGHTS else last])
 
 
-def initialize(model, dtype):
-    """Give the model the weights that PyTorch's starts with, in Flax's layout."""
+def initialized(make, dtype):
+    """Return the model with the initial weights of PyTorch's, in Flax's layout."""
+    model = nnx.eval_shape(make)  # shapes only, for initial values are not needed
     state = nnx.state(model, nnx.Param)
-    names, (arrays, treedef) = interop.leaf_names(state), jax.tree.flatten(state)
+    names, (leaves, treedef) = interop.leaf_names(state), jax.tree.flatten(state)
     values = []
-    for name, array in zip(names, arrays, strict=True):
-        shape = interop.kernels_from_flax(name, np.asarray(array)).shape
+    for name, leaf in zip(names, leaves, strict=True):
+        shape = interop.kernels_from_flax(name, np.empty(leaf.shape)).shape
         value = initial(torch_name(name), shape, dtype)
         values.append(jnp.asarray(interop.kernels_to_flax(name, value)))
     nnx.update(model, jax.tree.unflatten(treedef, values))
+    return model
 
 
 @jax.jit
 def clip_grad_norm(grads, max_norm):
     """Return the gradients, clipped as PyTorch does it, and their norm before."""
-    total_norm = optax.global_norm(grads)
+    total_norm = optax.tree.norm(grads)
     clip_coef = jnp.minimum(max_norm / (total_norm + 1e-6), 1.0)
     return jax.tree.map(lambda g: g * clip_coef, grads), total_norm

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from shared import digits
-from torch_like import clip_grad_norm, initialize
+from torch_like import clip_grad_norm, initialized
 
 import adamax_optax as ao
 
@@ -42,7 +42,9 @@ class VAE(nnx.Module):
         z2 = mean2 + jnp.exp(log_std2) * noise2
         d2 = nnx.elu(self.dec2(z2))
         prior_mean1, prior_log_std1 = jnp.split(self.prior1(d2), 2, -1)
-        mean1, log_std1 = jnp.split(self.posterior1(jnp.concatenate((h1, d2), -1)), 2, -1)
+        mean1, log_std1 = jnp.split(
+            self.posterior1(jnp.concatenate((h1, d2), -1)), 2, -1
+        )
         z1 = mean1 + jnp.exp(log_std1) * noise1
         d1 = nnx.elu(self.dec1(jnp.concatenate((d2, z1), -1)))
         logits = self.out(d1)
@@ -85,8 +87,7 @@ def averaged(ema_params, params):
 
 
 def train(folder, epochs=EPOCHS, resume=False, dtype="float32"):
-    model = VAE(rngs=nnx.Rngs(0))
-    initialize(model, dtype)
+    model = initialized(lambda: VAE(rngs=nnx.Rngs(0)), dtype)
     ema_model = nnx.clone(model)
     optimizer = ao.Adamax(model, LEARNING_RATE, weight_decay=3e-4, eps=1e-3)
     scheduler = ao.lr_scheduler.CosineAnnealingLR(
@@ -134,5 +135,5 @@ def train(folder, epochs=EPOCHS, resume=False, dtype="float32"):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        train(folder, epochs=3)
+        train(folder, epochs=4)
         train(folder, resume=True)

@@ -100,12 +100,12 @@ def train(folder, epochs=EPOCHS, resume=False, dtype="float32"):
     for epoch in range(init_epoch, epochs):
         if epoch > WARMUP_EPOCHS:
             scheduler.step()
-        for batch in digits(epoch, BATCHES, dtype):
+        for arrays in digits(epoch, BATCHES, dtype):
             if global_step < WARMUP_EPOCHS * BATCHES:
                 lr = LEARNING_RATE * float(global_step) / (WARMUP_EPOCHS * BATCHES)
                 for param_group in optimizer.param_groups:
                     param_group["lr"] = lr
-            batch = [torch.from_numpy(array) for array in batch]
+            batch = [torch.from_numpy(array) for array in arrays]
             stats.append(training_step(model, ema_model, optimizer, batch))
             global_step += 1
         loss = sum(loss for loss, skipped in stats[-BATCHES:]) / BATCHES
@@ -125,5 +125,5 @@ def train(folder, epochs=EPOCHS, resume=False, dtype="float32"):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        train(folder, epochs=3)
+        train(folder, epochs=4)
         train(folder, resume=True)

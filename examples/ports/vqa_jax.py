@@ -2,8 +2,8 @@
 
     python examples/ports/vqa_jax.py
 
-A list of warm-up rates, then a quarter of the rate every second epoch; gradients clipped
-by norm to 0.25; one of two embeddings is frozen, and filtered from the parameters.
+A list of warm-up rates, then a quarter of the rate every second epoch; gradients
+clipped by norm to 0.25; one of two embeddings is frozen: the optimizer does not get it.
 """
 
 import jax
@@ -15,7 +15,12 @@ import adamax_optax as ao
 
 EPOCHS, BATCHES = 10, 8
 LR_DEFAULT = 4e-3
-GRADUAL_WARMUP = [0.5 * LR_DEFAULT, 1.0 * LR_DEFAULT, 1.5 * LR_DEFAULT, 2.0 * LR_DEFAULT]
+GRADUAL_WARMUP = [
+    0.5 * LR_DEFAULT,
+    1.0 * LR_DEFAULT,
+    1.5 * LR_DEFAULT,
+    2.0 * LR_DEFAULT,
+]
 LR_DECAY_EPOCHS = range(5, EPOCHS, 2)
 LR_DECAY_RATE = 0.25
 GRAD_CLIP = 0.25
@@ -28,8 +33,10 @@ SHAPES = {
     "rnn.weight_hh_l0": (48, 16),
     "rnn.bias_ih_l0": (48,),
     "rnn.bias_hh_l0": (48,),
-    "v_att.weight": (1, 24),
-    "v_att.bias": (1,),
+    "att_net.weight": (16, 24),
+    "att_net.bias": (16,),
+    # No bias: the softmax cancels it, and Adamax would follow the rounding errors.
+    "att_linear.weight": (1, 16),
     "q_net.weight": (32, 16),
     "q_net.bias": (32,),
     "v_net.weight": (32, 8),
@@ -40,7 +47,7 @@ SHAPES = {
 
 
 def linear(model, name, x):
-    return x @ model[f"{name}.weight"].T + model[f"{name}.bias"]
+    return x @ model[f"{name}.weight"].T + model.get(f"{name}.bias", 0)
 
 
 def embedding(weight, q):
@@ -70,7 +77,8 @@ def forward(model, v, q):
     w_emb = jnp.concatenate((embedding(emb, q), embedding(emb_, q)), -1)
     q_emb = gru(model, w_emb)
     every_v = jnp.broadcast_to(q_emb[:, None], (*v.shape[:2], 16))
-    att = jax.nn.softmax(linear(model, "v_att", jnp.concatenate((v, every_v), -1)), 1)
+    att = jax.nn.relu(linear(model, "att_net", jnp.concatenate((v, every_v), -1)))
+    att = jax.nn.softmax(linear(model, "att_linear", att), 1)
     v_emb = (att * v).sum(1)
     joint = jax.nn.relu(linear(model, "q_net", q_emb))
     joint = joint * jax.nn.relu(linear(model, "v_net", v_emb))
@@ -90,11 +98,12 @@ def grad_fn(trained, frozen, v, q, a):
 
 def train(dtype="float32"):
     model = {
-        name: jnp.asarray(initial(name, shape, dtype))
-        for name, shape in SHAPES.items()
+        name: jnp.asarray(initial(name, shape, dtype)) for name, shape in SHAPES.items()
     }
-    frozen = {"emb_.weight": model.pop("emb_.weight")}
-    optim = ao.Adamax(model, lr=LR_DEFAULT)
+    frozen = {"emb_.weight": model["emb_.weight"]}
+    optim = ao.Adamax(
+        {name: p for name, p in model.items() if name not in frozen}, lr=LR_DEFAULT
+    )
 
     losses = []
     for epoch in range(EPOCHS):

@@ -2,8 +2,8 @@
 
     python examples/ports/vqa_torch.py
 
-A list of warm-up rates, then a quarter of the rate every second epoch; gradients clipped
-by norm to 0.25; one of two embeddings is frozen, and filtered from the parameters.
+A list of warm-up rates, then a quarter of the rate every second epoch; gradients
+clipped by norm to 0.25; one of two embeddings is frozen: the optimizer does not get it.
 """
 
 import torch
@@ -13,7 +13,12 @@ from torch import nn
 
 EPOCHS, BATCHES = 10, 8
 LR_DEFAULT = 4e-3
-GRADUAL_WARMUP = [0.5 * LR_DEFAULT, 1.0 * LR_DEFAULT, 1.5 * LR_DEFAULT, 2.0 * LR_DEFAULT]
+GRADUAL_WARMUP = [
+    0.5 * LR_DEFAULT,
+    1.0 * LR_DEFAULT,
+    1.5 * LR_DEFAULT,
+    2.0 * LR_DEFAULT,
+]
 LR_DECAY_EPOCHS = range(5, EPOCHS, 2)
 LR_DECAY_RATE = 0.25
 GRAD_CLIP = 0.25
@@ -26,7 +31,9 @@ class VQA(nn.Module):
         self.emb_ = nn.Embedding(PAD + 1, 12, padding_idx=PAD)
         self.emb_.weight.requires_grad = False
         self.rnn = nn.GRU(24, 16, batch_first=True)
-        self.v_att = nn.Linear(24, 1)
+        self.att_net = nn.Linear(24, 16)
+        # No bias: the softmax cancels it, and Adamax would follow the rounding errors.
+        self.att_linear = nn.Linear(16, 1, bias=False)
         self.q_net = nn.Linear(16, 32)
         self.v_net = nn.Linear(8, 32)
         self.classifier = nn.Linear(32, 10)
@@ -35,7 +42,8 @@ class VQA(nn.Module):
         w_emb = torch.cat((self.emb(q), self.emb_(q)), -1)
         q_emb = self.rnn(w_emb)[0][:, -1]
         every_v = q_emb[:, None].expand(-1, v.shape[1], -1)
-        att = F.softmax(self.v_att(torch.cat((v, every_v), -1)), 1)
+        att = F.relu(self.att_net(torch.cat((v, every_v), -1)))
+        att = F.softmax(self.att_linear(att), 1)
         v_emb = (att * v).sum(1)
         joint = F.relu(self.q_net(q_emb)) * F.relu(self.v_net(v_emb))
         return self.classifier(joint)
