@@ -12,6 +12,7 @@ cancels it, so its gradient is nothing but rounding errors.
 """
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -172,6 +173,7 @@ def test_both_programs_print_the_same(pair):
             [sys.executable, PORTS / f"{pair}_{library}.py"],
             capture_output=True,
             check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},  # the networks are tiny
             text=True,
         ).stdout
         for library in ("torch", "jax")
