@@ -65,14 +65,15 @@ def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> jax.Array:
+def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> tuple[jax.Array, ...]:
     """Pack the result of `to_functional` for each group, as a compiled step takes it.
 
-    New values, of any type, need no recompilation, and one array costs less to pass
-    than many. No step waits for the values of JAX arrays.
+    New values, of any type, need no recompilation, and one array for a group costs less
+    to pass than many. No step waits for the values of JAX arrays.
 
     Returns:
-      An array on the devices of `place`, of shape (groups, arguments).
+      For each group, an array on the devices of `place`, of shape (arguments,). (XLA
+      would compile a program of its own for each row of a common array.)
     """
     table = np.zeros((len(groups), len(_ARGUMENTS)), jnp.result_type(float))
     unknown = []
@@ -82,10 +83,10 @@ def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> jax.Array:
                 unknown.append((i, j, group[name]))
             else:
                 table[i, j] = group[name]
-    packed = jax.device_put(table, place)
+    packed = jax.device_put(list(table), place)
     for i, j, value in unknown:
-        packed = _put(packed, i, j, value)
-    return packed
+        packed[i] = _put(packed[i], j, value)
+    return tuple(packed)
 
 
 def kind(group: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -100,7 +101,7 @@ def kind(group: Mapping[str, Any]) -> tuple[Any, bool]:
 
 
 def unpack(row: Any) -> dict[str, Any]:
-    """Return the arguments of one group from its row of the table."""
+    """Return the arguments of one group from its array."""
     arguments = dict(zip(_ARGUMENTS, row, strict=True))
     return {**arguments, "maximize": arguments["maximize"] != 0}
 
@@ -141,8 +142,8 @@ class _Same:
 
 
 @jax.jit
-def _put(table, i, j, value):
-    return table.at[i, j].set(value.astype(table.dtype))
+def _put(row, j, value):
+    return row.at[j].set(value.astype(row.dtype))
 
 
 def _check_number(

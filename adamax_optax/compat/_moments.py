@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from adamax_optax._adamax import adamax
-from adamax_optax._arrays import put_like
+from adamax_optax._arrays import place_of, put_like
 from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._dtypes import StateDType, compute_dtype
 from adamax_optax._rounding import leaf_key
@@ -185,15 +185,17 @@ def pack(
 
     moments = []
     for piece in pieces:
-        leaves = [leaves_of(states[k].moments) for k in piece.numbers]
-        moments.append(_stacked(leaves) if piece.stacked else leaves[0])
+        rows = [leaves_of(states[k].moments) for k in piece.numbers]
+        arrays: Any = _stacked(rows) if piece.stacked else rows[0]
+        beside = place_of(params[piece.numbers[0]])
+        moments.append(tuple(jax.device_put(array, beside) for array in arrays))
     ordered = [states[k] for piece in pieces for k in piece.numbers]
     counts = vector([min(state.count, LARGEST_COUNT) for state in ordered], np.int32)
     if all(state_dtype_of(state.moments) is None for state in states):
         return Packed(tuple(moments), counts, None)
     width = 2 if any(jnp.issubdtype(s.dtype, jnp.complexfloating) for s in specs) else 1
-    rows = [_row_of(state.moments, width) for state in ordered]
-    scales, bounds, keys = zip(*rows, strict=True)
+    codings = [_row_of(state.moments, width) for state in ordered]
+    scales, bounds, keys = zip(*codings, strict=True)
     coding = (
         vector(scales, np.float32),
         vector(bounds, np.float32),
@@ -276,12 +278,10 @@ def _first_key(moments: Any, number: int) -> Any:
     return leaf_key(jnp.zeros_like(moments.key), number)
 
 
-def _stacked(rows: Sequence[Sequence[Any]]) -> tuple[jax.Array, ...]:
+def _stacked(rows: Sequence[Sequence[Any]]) -> list[np.ndarray]:
     """Stack the arrays of several parameters, each given as a row."""
-    return tuple(
-        put_like(column[0], np.stack(list(map(np.asarray, column))))
-        for column in zip(*rows, strict=True)
-    )
+    columns = zip(*rows, strict=True)
+    return [np.stack(list(map(np.asarray, column))) for column in columns]
 
 
 def _row_of(moments: Any, width: int) -> Coding:

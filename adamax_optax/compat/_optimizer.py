@@ -393,7 +393,7 @@ class Adamax:
             _state=state,
         )
 
-    def _table(self) -> jax.Array:
+    def _table(self) -> tuple[jax.Array, ...]:
         """Return the hyperparameters of all groups, checked, on the device."""
         layout = self._layout
         found = _hyperparameters.fingerprint(layout.groups)
@@ -405,7 +405,7 @@ class Adamax:
             self._hyper = found, _hyperparameters.pack(functional, self._place)
         return self._hyper[1]
 
-    def _take(self, numbers: Sequence[int], leaves: list[Any], table: jax.Array) -> None:
+    def _take(self, numbers: Sequence[int], leaves: list[Any], table: tuple[jax.Array, ...]) -> None:
         """Take a step with the gradients `leaves` of the parameters `numbers`."""
         layout = self._layout
         params, gradients = layout.read(), leaves
@@ -430,7 +430,7 @@ class Adamax:
         self,
         params: Sequence[Any],
         gradients: Sequence[Any],
-        table: jax.Array,
+        table: tuple[jax.Array, ...],
         stepping: jax.Array | None,
     ) -> None:
         layout, program, before = self._layout, self._program, self._state
@@ -444,7 +444,7 @@ class Adamax:
             ):
                 _parameters.check(param, shape, path)
                 _gradients.check(gradient, param, path)
-            if isinstance(jnp.copy(table), jax.core.Tracer):
+            if isinstance(jnp.zeros(()), jax.core.Tracer):
                 raise _gradients.inside_trace()
             weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
             if weak or _specs(layout, params, self._kinds) != program.specs:

@@ -23,6 +23,7 @@ import optax
 
 from adamax_optax._adamax import adamax
 from adamax_optax._dtypes import compute_dtype
+from adamax_optax._sharding import place_beside
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._plan import Spec, pieces_of
 
@@ -100,17 +101,18 @@ class Program:
             params = rest[0] if self._donate else params
             return self._step(packed, params, gradients, table, stepping)
 
-        self._overwriting = jax.jit(step, donate_argnums=0)
+        places = self._shardings()
+        self._overwriting = jax.jit(step, donate_argnums=0, out_shardings=places)
         # `jax_debug_nans` looks at the results in Python, and runs the step again to
         # find the place where a NaN arose.
-        self._keeping = jax.jit(step)
+        self._keeping = jax.jit(step, out_shardings=places)
 
     def results(
         self,
         packed: _moments.Packed,
         params: Sequence[Any],
         gradients: Sequence[Any],
-        table: jax.Array,
+        table: tuple[jax.Array, ...],
         stepping: jax.Array | None,
         prepare: Callable[[], None],
     ) -> Iterator[Any]:
@@ -141,6 +143,24 @@ class Program:
         )
         return itertools.chain.from_iterable(itertools.starmap(call, [arguments]))
 
+    def _shardings(self) -> Any:
+        """Return where the results of a step are; `None` if all are on one device."""
+        if all(spec.sharding is None for spec in self.specs):
+            return None
+        beside = place_beside(self.specs)
+        first = [self.specs[piece.numbers[0]] for piece in self._pieces]
+        moments = tuple(
+            (spec.sharding,) * len(_moments.leaves_of(_moments.form_of(spec.dtype, spec.state_dtype)))
+            for spec in first
+        )
+        reduced = any(spec.state_dtype is not None for spec in self.specs)
+        coding = (beside,) * 3 if reduced else None
+        trees, in_place = (
+            tuple(self.specs[k].sharding for k in numbers)
+            for numbers in (self._trees, self._in_place)
+        )
+        return (((moments, beside, coding), trees), *in_place)
+
     def mask(self, numbers: Collection[int], place: Any) -> jax.Array:
         """Return `stepping` for the parameters `numbers`, on the devices of `place`."""
         order = [k for piece in self._pieces for k in piece.numbers]
@@ -149,29 +169,23 @@ class Program:
     def _step(self, packed, params, gradients, table, stepping):
         moments, counts, coding = packed
         order = [k for piece in self._pieces for k in piece.numbers]
-        rows = _Rows(
-            counts,
-            table[np.array([self.specs[k].group for k in order], np.int32)],
-            None if coding is None else _moments.Coding(*coding),
-            stepping,
-        )
+        rows = counts, None if coding is None else _moments.Coding(*coding), stepping
         new: list[Any] = [None] * len(self.specs)
         stepped, codings = [], []
         for piece, arrays in zip(self._pieces, moments, strict=True):
             spec = self.specs[piece.numbers[0]]
-            rows_of_piece = slice(piece.start, piece.start + len(piece.numbers))
-            arrays, own, moved = _step_piece(
+            own = slice(piece.start, piece.start + len(piece.numbers))
+            arrays, numbers, moved = _step_piece(
                 spec.state_dtype,
                 spec.decays,
                 arrays,
-                jax.tree.map(operator.itemgetter(rows_of_piece), rows),
+                [table[self.specs[k].group] for k in piece.numbers],
+                jax.tree.map(operator.itemgetter(own), rows),
                 [params[k] for k in piece.numbers],
                 [gradients[k] for k in piece.numbers],
             )
-            if spec.sharding is not None:
-                arrays, moved = _placed((arrays, moved), spec.sharding)
             stepped.append(arrays)
-            codings.append(own)
+            codings.append(numbers)
             for k, param in zip(piece.numbers, moved, strict=True):
                 new[k] = param
         after = optax.safe_increment(counts)
@@ -202,28 +216,37 @@ def store_at_once(
         gc.enable()
 
 
-class _Rows(NamedTuple):
-    """What the parameters of a step have one of each, in the order of the pieces."""
-
-    counts: Any
-    hyperparameters: Any
-    coding: Any
-    stepping: Any
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _step_piece(state_dtype, decays, moments, rows, params, gradients):
+def _step_piece(state_dtype, decays, moments, hyperparameters, rows, params, gradients):
     """Return the moments of a piece, its coding and its parameters after a step."""
     dtype = compute_dtype(params[0].dtype)
     gradients = [jnp.asarray(gradient, dtype) for gradient in gradients]
     step = functools.partial(_step_one, state_dtype, decays)
     if len(params) == 1:
-        row = jax.tree.map(lambda x: x[0], rows)
+        count, coding, stepping = jax.tree.map(lambda x: x[0], rows)
+        row = _Row(hyperparameters[0], count, coding, stepping)
         moments, coding, new = step(moments, row, params[0], gradients[0])
         return moments, jax.tree.map(lambda x: x[None], coding), [new]
-    stacked = jnp.stack(params), jnp.stack(gradients)
-    moments, coding, new = jax.vmap(step)(moments, rows, *stacked)
+    row = _Row(jnp.stack(hyperparameters), *rows)
+    step = jax.vmap(step)
+    moments, coding, new = step(moments, row, jnp.stack(params), jnp.stack(gradients))
     return moments, coding, list(new)
+
+
+class _Row(NamedTuple):
+    """What a step of one parameter takes beside its arrays.
+
+    Attributes:
+      hyperparameters: Those of its group, as of `_hyperparameters.pack`.
+      counts: Its number of steps.
+      coding: Its `Coding`, or `None`.
+      stepping: Whether it takes a step; `None` if all do.
+    """
+
+    hyperparameters: Any
+    counts: Any
+    coding: Any
+    stepping: Any
 
 
 def _step_one(state_dtype, decays, leaves, row, param, gradient):
@@ -255,13 +278,6 @@ def _step_one(state_dtype, decays, leaves, row, param, gradient):
         return after
     before = tuple(leaves), row.coding, param
     return jax.tree.map(lambda x, y: jnp.where(row.stepping, x, y), after, before)
-
-
-def _placed(arrays, sharding):
-    return jax.tree.map(
-        lambda x: jax.lax.with_sharding_constraint(x, sharding), arrays
-    )
-
 
 
 @functools.lru_cache(maxsize=128)
