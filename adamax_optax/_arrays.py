@@ -13,6 +13,11 @@ def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
+def is_tensor(x: Any) -> bool:
+    """Return whether `x` is a tensor of PyTorch or MindSpore."""
+    return hasattr(x, "detach") or hasattr(x, "asnumpy")
+
+
 def to_numpy(value: Any) -> np.ndarray:
     """Convert an array of JAX, NumPy, Keras, PyTorch or MindSpore to NumPy."""
     if hasattr(value, "asnumpy"):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax._arrays import is_array
+from adamax_optax._arrays import is_array, is_tensor, to_numpy
 from adamax_optax._checks import check_flag, check_range
 from adamax_optax.moments import codec_for
 
@@ -35,7 +35,8 @@ def check(
     for name in ("lr", "eps", "weight_decay"):
         _check_number(name, group[name], look=look)
     betas = group["betas"]
-    if not isinstance(betas, Sequence) or len(betas) != 2:
+    is_pair = is_array(betas) and betas.shape == (2,)
+    if not is_pair and (not isinstance(betas, Sequence) or len(betas) != 2):
         raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}.")
     for i, beta in enumerate(betas):
         _check_number(f"betas[{i}]", beta, below=1.0, look=look)
@@ -127,6 +128,7 @@ def fingerprint(groups: Sequence[Mapping[str, Any]]) -> list[Any] | None:
 def _comparable(value: Any) -> Any:
     if isinstance(value, jax.Array):
         return _Same(value)
+    value = _array(value)
     # It may be changed in place.
     return value.tolist() if isinstance(value, np.ndarray) else value
 
@@ -156,5 +158,11 @@ def _check_number(
 
 
 def _scalar(value: Any) -> Any:
-    """Return an array of one element with shape (), and anything else as it is."""
+    """Return an array or tensor of one element with shape (); others as they are."""
+    value = _array(value)
     return value.reshape(()) if is_array(value) and value.size == 1 else value
+
+
+def _array(value: Any) -> Any:
+    """Return a tensor of PyTorch or MindSpore as an array, and others as they are."""
+    return to_numpy(value) if is_tensor(value) else value

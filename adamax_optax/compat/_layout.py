@@ -1,7 +1,7 @@
 """The parameters of all groups: their numbers, names and places."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -47,7 +47,9 @@ class Layout:
             for path in own.paths
         ]
         self.shapes = [shape for own in found for shape in own.shapes]
-        self.matcher = _gradients.Matcher(self.paths)
+        self.matcher = _gradients.Matcher(
+            self.paths, self.shapes, *self._variables_and_roots()
+        )
         owners = [owner for own in found for owner in own.owners]
         self.in_place = [owner is not None for owner in owners]
         self.owners = [owner[0] for owner in owners if owner is not None]
@@ -77,6 +79,15 @@ class Layout:
             for x in own.owned(group["params"])
         ]
 
+    def _variables_and_roots(self) -> tuple[list[Any] | None, list[_parameters.Path]]:
+        roots: list[_parameters.Path] = []
+        for i, own in enumerate(self.found):
+            if own.roots is None:
+                return None, []
+            prefix = (f"[{i}]",) if self.grouped else ()
+            roots += [prefix + root for root in own.roots]
+        return self.owned(), roots
+
     def check(self) -> None:
         """Raise `ValueError` unless the hyperparameters of all groups are in range."""
         for own, group in zip(self.found, self.groups, strict=True):
@@ -100,9 +111,9 @@ def arrange(
         check_group(group)
         tree, own = group["params"], known.get(id(group))
         if own is None:
-            tree = list(tree) if isinstance(tree, Iterator) else tree
+            tree, names = _parameters.listed(tree)
             own = _parameters.find(tree)
-            new.append((group, {**defaults, **group, "params": tree}))
+            new.append((group, {**defaults, **group, "params": tree, **names}))
             _hyperparameters.check(new[-1][1], _precision(own.read(tree)), look=True)
         found.append(own)
         trees.append(tree)

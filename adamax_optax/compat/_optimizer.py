@@ -132,10 +132,10 @@ class Adamax:
         }
         _hyperparameters.check(self.defaults, look=True)
         self._donate = bool(donate)
-        params = list(params) if isinstance(params, Iterator) else params
+        params, named = _parameters.listed(params)
         # Whether parameters and gradients are sequences with one entry per group.
         grouped = _are_groups(params)
-        groups = list(map(dict, params)) if grouped else [{"params": params}]
+        groups = list(map(dict, params)) if grouped else [{"params": params, **named}]
         self._start(groups, grouped)
         if not self._layout.paths and not grouped:
             raise ValueError(
@@ -158,18 +158,20 @@ class Adamax:
         trees = [group["params"] for group in self.param_groups]
         return trees if self._layout.grouped else trees[0]
 
-    def __call__(self, gradients: Any = None) -> Any:
+    def __call__(self, gradients: Any = None, module: Any = None) -> Any:
         """Take one step; the same as `step`."""
-        return self.step(gradients)
+        return self.step(gradients, module)
 
-    def step(self, gradients: Any = None) -> Any:
+    def step(self, gradients: Any = None, module: Any = None) -> Any:
         """Take one step.
 
         Args:
           gradients: A tree with the structure of the parameters (with groups: a
             sequence of one tree per group), or a flat sequence of arrays in the order
             of the parameters. A parameter whose gradient is `None` keeps its value, its
-            moments and its step count.
+            moments and its step count. If the groups hold parts of an `nnx.Module`, it
+            may also be the gradients of the whole module.
+          module: That module, needed only if parts of it have the same names and shapes.
 
         Returns:
           The new parameters, in the structure given to the constructor. NNX modules and
@@ -182,10 +184,13 @@ class Adamax:
         """
         with self._current() as layout:
             table = self._table()
-            numbers, leaves = layout.matcher.match(gradients)
+            numbers, leaves = layout.matcher.match(gradients, module)
             if leaves:
                 self._take(numbers, leaves, table)
             return self.parameters
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Do nothing: gradients are arguments of `step` and are not accumulated."""
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add a group; its bias correction starts with its own first step.

@@ -1,6 +1,6 @@
 """The parameters of a group: a tree of arrays, or variables of Flax NNX."""
 
-from collections.abc import Sequence
+from collections.abc import ItemsView, Iterator, Sequence, ValuesView
 from typing import Any, Protocol
 
 import jax
@@ -19,12 +19,15 @@ class Parameters(Protocol):
     Attributes:
       paths: The path of each parameter, in order.
       shapes: The shape of each.
+      roots: For each, the path of the NNX module or variable in the group's `params`
+        that it belongs to; `None` if they are arrays.
       owners: For each, an NNX variable and the attribute in which a step stores its
         new array; `None` if the array must be put there by `write`.
     """
 
     paths: list[Path]
     shapes: list[tuple[int, ...]]
+    roots: list[Path] | None
     owners: list[tuple[Any, str] | None]
 
     def read(self, params: Any) -> list[Any]:
@@ -43,6 +46,7 @@ class ArrayTree:
     def __init__(self, leaves: dict[Path, Any], treedef: Any) -> None:
         self.paths = list(leaves)
         self.shapes = _checked_shapes(self.paths, leaves.values())
+        self.roots: list[Path] | None = None
         self.owners: list[tuple[Any, str] | None] = [None] * len(leaves)
         self._treedef = treedef
 
@@ -70,14 +74,16 @@ class Variables:
     """
 
     def __init__(self, params: Any, nodes: dict[Path, Any]) -> None:
-        places: dict[int, tuple[Path, Any]] = {}
+        places: dict[int, tuple[Path, Path, Any]] = {}
         for prefix, node in nodes.items():
             for path, variable in _nnx.variables_of(node):
-                places.setdefault(id(variable), (prefix + _names(path), variable))
+                place = prefix, prefix + names(path), variable
+                places.setdefault(id(variable), place)
         self._params = params
         self._structure = _nnx.Structure(nodes.values())
-        self.paths = [path for path, _ in places.values()]
-        self._variables = [variable for _, variable in places.values()]
+        self.roots: list[Path] | None = [root for root, _, _ in places.values()]
+        self.paths = [path for _, path, _ in places.values()]
+        self._variables = [variable for _, _, variable in places.values()]
         self.shapes = _checked_shapes(self.paths, map(_nnx.get, self._variables))
         slots = map(_nnx.slot_of, self._variables)
         self.owners = [
@@ -108,6 +114,24 @@ class Variables:
     def owned(self, params: Any) -> list[Any]:
         del params
         return self._variables
+
+
+def listed(params: Any) -> tuple[Any, dict[str, Any]]:
+    """Return a group's `params` as a tree, and its entry `"param_names"`, if any.
+
+    A generator, `filter(...)` or `dict.values()` becomes a list. Pairs of a name and a
+    parameter, as PyTorch's `named_parameters()` gives, become a list and the names.
+    """
+    if isinstance(params, Iterator | ValuesView | ItemsView):
+        params = list(params)
+    pairs = isinstance(params, list | tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in params
+    )
+    if not pairs or not params:
+        return params, {}
+    names, arrays = zip(*params, strict=True)
+    return list(arrays), {"param_names": list(names)}
 
 
 def find(params: Any) -> Parameters:
@@ -166,7 +190,7 @@ def flatten(tree: Any, *, with_none: bool = False) -> tuple[dict[Path, Any], Any
         return _nnx.is_node(x) or (with_none and x is None)
 
     found, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
-    return {_names(path): leaf for path, leaf in found}, treedef
+    return {names(path): leaf for path, leaf in found}, treedef
 
 
 def label(path: Path) -> str:
@@ -188,7 +212,8 @@ def is_inexact(array: Any) -> bool:
     return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
-def _names(path: Any) -> Path:
+def names(path: Any) -> Path:
+    """Return the names of the keys of a path in a tree."""
     return tuple(jax.tree_util.keystr((key,)) for key in path)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamax_optax._arrays import cast_like, joined, to_numpy
+from adamax_optax._arrays import cast_like, is_tensor, joined, to_numpy
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import (
     Entry,
@@ -175,5 +175,4 @@ def _saved_options(group):
 
 
 def _option(value):
-    is_tensor = hasattr(value, "detach") or hasattr(value, "asnumpy")
-    return to_numpy(value) if is_tensor else copy.deepcopy(value)
+    return to_numpy(value) if is_tensor(value) else copy.deepcopy(value)

@@ -7,6 +7,8 @@ import jax
 import adamax_optax as ao
 from adamax_optax.compat import _plan, _step
 
+Program = _step.Program
+
 # Parameters of up to SMALL elements are stacked, up to STACK of one shape.
 SMALL, STACK = _plan.SMALL, _plan.STACK
 

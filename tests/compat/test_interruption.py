@@ -117,3 +117,94 @@ def test_a_handler_that_saves(run, signals):
         raise Interrupt
 
     interrupted(run, signals, handler)
+
+
+@pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_debug_infs"])
+def test_an_error_inside_the_step(run, flag):
+    run.start()
+    run.optimizer(run.gradients)
+    bad = [jnp.full_like(gradient, np.inf) for gradient in run.gradients]
+    if flag == "jax_debug_nans":
+        bad = [gradient * np.nan for gradient in bad]
+    with getattr(jax, flag.removeprefix("jax_"))(True):
+        for _ in range(2):
+            with pytest.raises(FloatingPointError):
+                run.optimizer(bad)
+            assert run.step_held() == 1
+    run.optimizer(run.gradients)
+    assert run.step_held() == 2
+
+
+def test_an_interrupted_compilation_is_made_up_for(monkeypatch):
+    params = [jnp.ones(3), jnp.ones((2, 5))]
+    optimizer = ao.Adamax(params, lr=0.5)
+    trace = inside.Program._step
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inside.Program, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer(params)
+    assert optimizer.state_dict()["state"] == {}
+    for _ in range(3):
+        moments = inside.arrays(optimizer)
+        optimizer(params)
+    np.testing.assert_allclose(optimizer.parameters[0], -0.5, rtol=1e-6)
+    # What is compiled overwrites the moments themselves, and not copies.
+    assert all(x.is_deleted() for x in moments)
+    assert inside.Program._step is trace
+
+
+@pytest.mark.parametrize("concrete", [False, True])
+def test_a_step_inside_a_trace_changes_nothing(run, concrete):
+    run.start()
+    run.optimizer(run.gradients)
+
+    def call(gradients):
+        return run.optimizer(run.gradients if concrete else gradients)
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="cannot step inside jit, grad or scan"):
+            jax.jit(call)(run.gradients)
+    assert run.step_held() == 1
+    run.optimizer(run.gradients)
+    assert run.step_held() == 2
+
+
+def test_without_jit(run):
+    run.start()
+    with jax.disable_jit():
+        run.optimizer(run.gradients)
+        with pytest.raises(ValueError, match="has shape"):
+            run.optimizer(run.gradients[1:] + run.gradients[:1])
+    state = run.optimizer.state_dict()["state"]
+    assert {int(entry["step"]) for entry in state.values()} == {1}
+    for new, expected in zip(run.values(), run.expected[1][0], strict=True):
+        np.testing.assert_allclose(new, expected, rtol=1e-6)
+
+
+def test_threads_take_turns(run):
+    run.start()
+    threads, steps, saved, problems = 4, 25, [], []
+
+    def work():
+        try:
+            for _ in range(steps):
+                run.optimizer(run.gradients)
+                saved.append(run.optimizer.state_dict()["state"])
+        except BaseException as error:
+            problems.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not problems
+    assert run.step_held() == threads * steps
+    for state in saved:
+        step = int(state[0]["step"])
+        expected = run.expected[step][1]
+        jax.tree.map(np.testing.assert_array_equal, state, expected)
