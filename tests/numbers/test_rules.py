@@ -88,6 +88,7 @@ TENSORFLOW, TENSORFLOW_RUNS = recorded("tensorflow")
 PADDLE, PADDLE_RUNS = recorded("paddle")
 NAMES = {
     "legacy": "TensorFlow 2, `tf_keras.optimizers.legacy.Adamax`",
+    "sparse": "the same, given `tf.IndexedSlices`",
     "tf_keras": "Keras 2, `tf_keras.optimizers.Adamax`",
 }
 
@@ -105,7 +106,7 @@ def test_tensorflow(case, leaf):
     optimizer = TENSORFLOW["cases"][case]["optimizer"]
     settings = TENSORFLOW["cases"][case]["settings"]
     if optimizer == "legacy" and TENSORFLOW["cases"][case]["sparse"]:
-        pytest.skip("see tests/test_lazy_rows.py")
+        optimizer = "sparse"
     rate, decay = settings["learning_rate"], settings.get("decay")
     tx = ours(
         NAMES[optimizer],
