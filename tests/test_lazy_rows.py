@@ -88,7 +88,7 @@ def test_each_row_steps_as_if_alone(form):
     np.testing.assert_allclose(history[-1], np.stack(alone), atol=scale * 0.01 * 6)
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_after_a_long_wait(form):
     # In between, the last row's scale has passed 1/2 and been multiplied by 4.
     tx = ao.lazy_rows(ao.adamax(0.01, state_dtype=form))
@@ -272,7 +272,7 @@ def test_rows_on_eight_devices(form, mode):
         assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_states_of_other_libraries_and_forms(form):
     params, gradients, _ = draw()
     tx = ao.lazy_rows(ao.adamax(0.01, state_dtype=form))
