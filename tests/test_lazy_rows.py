@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -148,6 +149,31 @@ def test_wrappers(form):
     tx = optax.apply_if_finite(make(rate), 5)
     history, _ = trajectory(tx, params, gradients)
     np.testing.assert_allclose(history, expected, rtol=1e-6, atol=1e-6)
+
+
+INSIDE = {
+    "partition": lambda tx: ao.param_groups({"a": tx, ".*": tx}),
+    "masked": lambda tx: optax.masked(tx, {"a": True, "b": True}),
+    "chain": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx, optax.ema(0.9)),
+    "finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "split": optax.contrib.split_real_and_imaginary,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("wrapper", INSIDE.values(), ids=INSIDE)
+def test_wrappers_inside(wrapper, form):
+    params, gradients, stepping = draw(steps=5)
+    both = {"a": params, "b": params[:, 0]}
+    tx = ao.lazy_rows(wrapper(ao.adamax(0.01, weight_decay=0.1, state_dtype=form)))
+    state, update = tx.init(both), jax.jit(tx.update)
+    for g, steps in zip(gradients, stepping, strict=True):
+        updates, new = update({"a": g, "b": g[:, 0]}, state, both)
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, new)
+        for x in jax.tree.leaves(updates):
+            moved = (np.asarray(x) != 0).reshape(ROWS, -1).any(axis=1)
+            assert moved.tolist() == steps.tolist()
+        state = new
 
 
 @pytest.mark.parametrize("form", FORMS)
