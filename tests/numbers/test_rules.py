@@ -4,8 +4,8 @@ The lines are read from the page and run with the hyperparameters of each case. 
 compared with
 
 - Keras 3, live;
-- TensorFlow and PaddlePaddle, recorded by `tests/tensorflow/record.py` and
-  `tests/paddle/record.py`;
+- TensorFlow, PaddlePaddle, MXNet and fairseq, recorded by `record.py` in the folders
+  of these names under `tests`;
 - loops in float64, written here from the sources that the page names.
 
 Tolerance in float32: 1e-6 of the element's largest value in the run, plus 1e-6 of the
@@ -86,6 +86,9 @@ def recorded(library):
 
 TENSORFLOW, TENSORFLOW_RUNS = recorded("tensorflow")
 PADDLE, PADDLE_RUNS = recorded("paddle")
+MXNET, MXNET_RUNS = recorded("mxnet")
+FAIRSEQ, FAIRSEQ_RUNS = recorded("fairseq")
+WITHOUT = "with `--no-bias-correction`"
 NAMES = {
     "legacy": "TensorFlow 2, `tf_keras.optimizers.legacy.Adamax`",
     "sparse": "the same, given `tf.IndexedSlices`",
@@ -96,7 +99,9 @@ NAMES = {
 def test_recordings_are_those_that_the_page_names():
     assert TENSORFLOW["tensorflow"] == TENSORFLOW["tf_keras"] == "2.21.0"
     assert PADDLE["paddle"] == "3.3.0"
-    for overview in (TENSORFLOW, PADDLE):
+    assert MXNET["mxnet"] == "1.9.1"
+    assert FAIRSEQ["fairseq"] == "0.12.2"
+    for overview in (TENSORFLOW, PADDLE, MXNET, FAIRSEQ):
         assert f"recorded, {len(overview['cases'])} runs" in PAGE.read_text()
 
 
@@ -167,6 +172,41 @@ def test_epsilon_of_paddle_is_in_a_place_of_its_own():
         assert np.abs(got - history[1:]).max() > 0.01
 
 
+@pytest.mark.parametrize("leaf", [0, 1])
+@pytest.mark.parametrize("case", MXNET["cases"])
+def test_mxnet(case, leaf):
+    settings = MXNET["cases"][case]
+    hyper = dict(
+        lr=settings["learning_rate"],
+        b1=settings["beta1"],
+        b2=settings["beta2"],
+        weight_decay=settings.get("wd", 0.0),
+    )
+    if clip := settings.get("clip_gradient"):
+        tx = NAMESPACE["mxnet_adamax"](**hyper, clip_gradient=clip)
+    else:
+        tx = ours("MXNet, `mx.optimizer.Adamax`", **hyper)
+    history = MXNET_RUNS[f"{case}/params_{leaf}"]
+    assert_follows(tx, history[0], MXNET_RUNS[f"{case}/grads_{leaf}"], history)
+
+
+@pytest.mark.parametrize("leaf", [0, 1])
+@pytest.mark.parametrize("case", FAIRSEQ["cases"])
+def test_fairseq(case, leaf):
+    settings = FAIRSEQ["cases"][case]
+    corrected = settings["bias_correction"]
+    tx = ours(
+        f"fairseq, {'`--optimizer adamax`' if corrected else WITHOUT}",
+        lr=settings["lr"],
+        b1=settings["betas"][0],
+        b2=settings["betas"][1],
+        eps=settings["eps"],
+        weight_decay=settings["weight_decay"],
+    )
+    history = FAIRSEQ_RUNS[f"{case}/params_{leaf}"]
+    assert_follows(tx, history[0], FAIRSEQ_RUNS[f"{case}/grads_{leaf}"], history)
+
+
 @pytest.mark.parametrize("eps", [1e-7, 1e-2])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_keras(eps, weight_decay):
@@ -203,35 +243,12 @@ def paper(theta, g, m, u, t, lr, b1, b2, **_):
     return theta - lr / (1 - b1**t) * m / u, m, u
 
 
-def mxnet(theta, g, m, u, t, lr, b1, b2, weight_decay, **_):
-    """Return apache/mxnet, python/mxnet/optimizer/adamax.py, `step`."""
-    lr = lr / (1 - b1**t)
-    g = g + weight_decay * theta
-    m = m * b1 + (1 - b1) * g
-    u = np.maximum(b2 * u, np.abs(g))
-    return theta - lr * (m / u), m, u
-
-
 def lasagne(theta, g, m, u, t, lr, b1, b2, eps, **_):
     """Return Lasagne/Lasagne, lasagne/updates.py, `adamax`."""
     a = lr / (1 - b1**t)
     m = b1 * m + (1 - b1) * g
     u = np.maximum(b2 * u, np.abs(g))
     return theta - a * m / (u + eps), m, u
-
-
-def fairseq(theta, g, m, u, t, lr, b1, b2, eps, weight_decay, corrected=True, **_):
-    """Return facebookresearch/fairseq, fairseq/optim/adamax.py, `Adamax.step`."""
-    m = m * b1 + (1 - b1) * g
-    u = np.maximum(u * b2, np.abs(g))
-    step_size = lr / (1 - b1**t) if corrected else lr
-    theta = theta - weight_decay * lr * theta
-    return theta - step_size * m / (u + eps), m, u
-
-
-def fairseq_uncorrected(*args, **hyper):
-    """Return the same with `--no-bias-correction`."""
-    return fairseq(*args, **hyper, corrected=False)
 
 
 def mt_dnn(theta, g, m, u, t, lr, b1, b2, eps, weight_decay):
@@ -271,10 +288,7 @@ def vdvae_jax(theta, g, m, u, t, lr, b1, b2, eps, weight_decay):
 
 LOOPS = {
     "the paper, Algorithm 2": paper,
-    "MXNet 2, `mx.optimizer.Adamax`": mxnet,
     "Lasagne, `lasagne.updates.adamax`": lasagne,
-    "fairseq, `--optimizer adamax`": fairseq,
-    "fairseq, with `--no-bias-correction`": fairseq_uncorrected,
     "mt-dnn (BERT)": mt_dnn,
     "Glow, `optim.adamax`": glow,
     "Efficient-VDVAE in PyTorch, NVAE": vdvae_torch,
@@ -299,7 +313,7 @@ def loop(rule, theta, gradients, **hyper):
 @pytest.mark.parametrize("hyper", HYPER, ids=["defaults", "others"])
 @pytest.mark.parametrize("name", LOOPS)
 def test_published_equations(name, hyper):
-    # No element is 0 from the beginning: the paper and MXNet would divide 0 by 0.
+    # No element is 0 from the beginning: the paper would divide 0 by 0.
     gradients = random_gradients((5, 3), STEPS)
     gradients[0] = np.abs(gradients[0]) + 1
     theta = np.random.default_rng(1).normal(size=(5, 3))
@@ -320,5 +334,6 @@ def test_every_line_has_a_test():
         assert (ROOT / f"tests/numbers/test_{test}.py").is_file()
     here = {*LOOPS, *NAMES.values(), *elsewhere}
     here |= {"Keras 3, `keras.optimizers.Adamax`"}
-    here |= {"PaddlePaddle, `paddle.optimizer.Adamax`"}
+    here |= {"PaddlePaddle, `paddle.optimizer.Adamax`", "MXNet, `mx.optimizer.Adamax`"}
+    here |= {"fairseq, `--optimizer adamax`", f"fairseq, {WITHOUT}"}
     assert set(LINES) == here
