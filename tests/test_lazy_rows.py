@@ -298,6 +298,20 @@ def test_rows_on_eight_devices(form, mode):
         assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
+def test_scales_of_rows_are_divided_like_the_rows():
+    mesh = jax.make_mesh((8,), ("data",))
+    params = {"a": jnp.ones((16, 3)), "b": jnp.ones((3, 16)), "c": jnp.ones((3, 3))}
+    params = jax.device_put(params, NamedSharding(mesh, P()))
+    tx = ao.lazy_rows(ao.adamax(state_dtype=jnp.uint16))
+    shardings = ao.state_shardings(tx, params, axis="data")
+    specs = jax.tree.map(lambda s: s.spec, shardings)
+    [codes] = optax.tree_utils.tree_get(specs, "codes")
+    [scale] = optax.tree_utils.tree_get(specs, "scale")
+    [bound] = optax.tree_utils.tree_get(specs, "bound")
+    assert codes == {"a": P("data"), "b": P(None, "data"), "c": P()}
+    assert scale == bound == {"a": P("data"), "b": P(), "c": P()}
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_states_of_other_libraries_and_forms(form):
     params, gradients, _ = draw()
