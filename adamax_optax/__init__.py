@@ -6,6 +6,7 @@ from adamax_optax._bias_correction import (
     ScaleByBiasCorrectionState,
     scale_by_bias_correction,
 )
+from adamax_optax._lazy_rows import lazy_rows
 from adamax_optax._param_groups import param_groups
 from adamax_optax._sharding import state_shardings
 from adamax_optax._stochastic_rounding import (
@@ -31,6 +32,7 @@ __all__ = [
     "adamaxw",
     "compat",
     "interop",
+    "lazy_rows",
     "lr_scheduler",
     "param_groups",
     "scale_by_adamax",

@@ -84,7 +84,13 @@ def state_shardings(
         )
 
     def of_moment(p, x):
-        return _divided(p.sharding, p.shape, axes) if x.shape == p.shape else everywhere
+        sharding = p.sharding
+        if x.shape == (*p.shape[:1], *(1 for _ in p.shape[1:])):  # one for each row
+            rows, kind = PartitionSpec(*sharding.spec[:1]), sharding.memory_kind
+            sharding = NamedSharding(mesh, rows, memory_kind=kind)
+        elif x.shape != p.shape:
+            return everywhere
+        return _divided(sharding, x.shape, axes)
 
     return optax.tree_utils.tree_map_params(
         tx,

@@ -180,9 +180,14 @@ FAULTS = {
         "moments/test_live_betas.py",
     ),
     "scale-of-a-leaf-without-gradient-decays": Fault(
-        "return new if all(steps) else jnp.where(np.array(steps), new, old)",
+        "return jnp.where(np.array(steps), new, old)",
         "return new",
         "moments/test_live_betas.py",
+    ),
+    "scale-of-a-waiting-row-decays": Fault(
+        "scale=of_rows(moments.scale),",
+        "scale=moments.scale,",
+        "test_lazy_rows.py",
     ),
     "ratio-decoded-with-another-range": Fault(
         "magnitude = (x - 1.0) * (bound * _UNIT)",

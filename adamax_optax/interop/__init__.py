@@ -1,7 +1,7 @@
 """Convert optimizer state between libraries or state dtypes, to resume a run elsewhere.
 
-`from_torch`, `from_mindspore`, `from_keras` and `from_optax` import another library's
-state, `to_torch`, `to_mindspore`, `to_keras` and `to_optax` export one, and
+`from_torch`, `from_mindspore`, `from_keras` (TensorFlow too), `from_paddle` and
+`from_optax` import another library's state, `to_torch` and so on export one, and
 `cast_state` changes its `state_dtype`. `leaf_names`, `kernels_to_flax` and
 `kernels_from_flax` help with names and layouts.
 
@@ -13,6 +13,7 @@ from adamax_optax.interop._keras import from_keras, to_keras
 from adamax_optax.interop._kernels import kernels_from_flax, kernels_to_flax
 from adamax_optax.interop._mindspore import from_mindspore, to_mindspore
 from adamax_optax.interop._optax import from_optax, to_optax
+from adamax_optax.interop._paddle import from_paddle, to_paddle
 from adamax_optax.interop._states import leaf_names
 from adamax_optax.interop._torch import from_torch, to_torch
 from adamax_optax.moments import cast_state
@@ -22,6 +23,7 @@ __all__ = [
     "from_keras",
     "from_mindspore",
     "from_optax",
+    "from_paddle",
     "from_torch",
     "kernels_from_flax",
     "kernels_to_flax",
@@ -29,5 +31,6 @@ __all__ = [
     "to_keras",
     "to_mindspore",
     "to_optax",
+    "to_paddle",
     "to_torch",
 ]

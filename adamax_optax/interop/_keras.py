@@ -1,5 +1,6 @@
-"""Convert state to and from the variables of `keras.optimizers.Adamax`."""
+"""Convert state to and from the variables of Keras's optimizers, 2 and 3."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,19 @@ from adamax_optax.interop._transfer import (
 
 _WORDS = Words("iteration", "{}_momentum", "{}_norm")
 
+# Names in Keras 2, and what Keras 3 calls them. The optimizer's own name comes first,
+# unless `build` was called outside `apply_gradients`.
+_KERAS_2 = {
+    r"iteration:0": "iteration",
+    r"(?:[^/]+/)?m/(.+):0": r"\1_momentum",
+    r"(?:[^/]+/)?u/(.+):0": r"\1_norm",
+}
+_LEGACY = {
+    r"[^/]+/iter:0": "iteration",
+    r"[^/]+/(.+)/m:0": r"\1_momentum",
+    r"[^/]+/(.+)/v:0": r"\1_norm",
+}
+
 
 def from_keras(
     variables: Iterable[Any] | Mapping[str, Any],
@@ -30,8 +44,10 @@ def from_keras(
     order: Order | None = None,
     convert: Convert | None = None,
 ) -> Any:
-    """Put the variables of `keras.optimizers.Adamax` into a state of this package.
+    """Put the variables of Keras's Adamax into a state of this package.
 
+    They may be those of Keras 3 (`keras.optimizers.Adamax`) or of Keras 2, which is
+    TensorFlow's: `tf_keras.optimizers.Adamax` and `tf_keras.optimizers.legacy.Adamax`.
     Keras adds its epsilon outside the maximum, has another default for it, and
     decouples weight decay. These two take the same steps:
 
@@ -44,14 +60,16 @@ def from_keras(
     have Flax's layout, on every backend.
 
     Args:
-      variables: Keras's ``optimizer.variables``, or a mapping from their names to
-        arrays: ``{v.name: v.numpy() for v in optimizer.variables}``.
+      variables: Keras's ``optimizer.variables``, with ``()`` for the legacy class, or a
+        mapping from their names to arrays:
+        ``{v.name: v.numpy() for v in optimizer.variables}``.
       opt_state: The state to fill; see `from_torch`.
       order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
         none: a mapping from Keras's numbers or names, or a sequence in Keras's order.
-        Numbers and order are those of ``model.trainable_variables``; names are the
-        optimizer's, with ``_`` for the ``/`` in a path. By default parameters are
-        matched by name, or by number if the leaves are those of a list such as
+        Numbers and order are those of ``model.trainable_variables``; names are Keras
+        2's, ``conv/kernel``, or those of Keras 3's optimizer, which has ``_`` for the
+        ``/`` in a path. By default parameters are matched by name, or by number if the
+        leaves are those of a list such as
         ``[v.value for v in model.trainable_variables]``.
       convert: A function from a leaf's name and Keras's array to an array in the leaf's
         layout.
@@ -92,7 +110,7 @@ def to_keras(
     order: Order | None = None,
     convert: Convert | None = None,
 ) -> list[np.ndarray]:
-    """Turn a state of this package into weights for `keras.optimizers.Adamax`.
+    """Turn a state of this package into weights for Keras's Adamax, 2 or 3.
 
     .. code-block:: python
 
@@ -125,12 +143,14 @@ def to_keras(
     """
     problems: list[str] = []
     values = _by_name(variables, problems)
+    if _WORDS.step not in values:
+        problems.append(f"there is no {_WORDS.step!r}")
     refuse("The list of variables", problems)
     names = dict(enumerate(names_in(values, _WORDS)))
     entries = take(open_state(state), list(names), names, order, convert)
     weights = {name: to_numpy(value) for name, value in values.items()}
     step, stepped = in_step(entries, "Keras")
-    weights[_WORDS.step] = np.asarray(step, np.int32)
+    weights[_WORDS.step] = np.asarray(step, weights[_WORDS.step].dtype)
     for key, entry in stepped.items():
         weights[_WORDS.mu.format(names[key])] = entry.mu
         weights[_WORDS.nu.format(names[key])] = entry.nu
@@ -138,16 +158,26 @@ def to_keras(
 
 
 def _by_name(variables, problems):
-    """Return a mapping from names to variables."""
+    """Return a mapping from Keras 3's names to variables, in their order."""
     if isinstance(variables, Mapping):
-        values = dict(variables)
+        named = list(variables.items())
     else:
-        variables = list(variables)
-        values = {variable.name: variable for variable in variables}
-        if len(values) < len(variables):
-            problems.append("several variables have the same name")
+        named = [(variable.name, variable) for variable in variables]
+    legacy = any(name.endswith("/iter:0") for name, _ in named)
+    words = _LEGACY if legacy else _KERAS_2
+    values = {_in_keras_3(name, words): variable for name, variable in named}
+    if len(values) < len(named):
+        problems.append("several variables have the same name")
     if any(name.endswith("_gradient_accumulator") for name in values):
         problems.append(
             "with gradient_accumulation_steps, Keras counts calls and not steps"
         )
     return values
+
+
+def _in_keras_3(name, words):
+    """Return Keras 3's name for a variable, or `name` if there is none."""
+    for pattern, word in words.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(word)
+    return name

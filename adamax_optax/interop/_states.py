@@ -16,6 +16,7 @@ from adamax_optax import _nnx
 from adamax_optax._arrays import cast_like, copied, place_of, put_like
 from adamax_optax._bias_correction import LARGEST_COUNT, ScaleByBiasCorrectionState
 from adamax_optax._checks import refuse
+from adamax_optax._lazy_rows import with_row_scales
 from adamax_optax._torch_layout import (
     Entry,
     is_state_dict,
@@ -206,6 +207,8 @@ def in_form_of(node: Any, moments: Any) -> Any:
             return node
         cast: Any = cast_state(moments, dtype)
         moments = cast._replace(key=node.key)
+        if isinstance(node.scale, tuple):
+            moments = with_row_scales(moments)
     return jax.tree.unflatten(jax.tree.structure(node), jax.tree.leaves(moments))
 
 

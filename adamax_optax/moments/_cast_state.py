@@ -18,6 +18,7 @@ from adamax_optax.moments._reduced_norm import (
     Codec,
     ScaleByReducedInfinityNormState,
     codec_for,
+    per_leaf,
     state_dtype_of,
 )
 from adamax_optax.moments._word_codes import bound_of
@@ -115,11 +116,11 @@ def _cast(state: Moments, state_dtype: StateDType) -> Moments:
             f"state_dtype={state_dtype!r} does not support the moments of complex "
             "parameters: use state_dtype=None."
         )
+    scale = replicated_beside(moments.mu, 1, jnp.float32, (len(leaves),))
+    key = replicated_beside(moments.mu, 0, jnp.uint32)
     if isinstance(state, ScaleByReducedInfinityNormState):
-        scale, key = state.scale, next_key(state.key)
-    else:
-        scale = replicated_beside(moments.mu, 1, jnp.float32, (len(leaves),))
-        key = replicated_beside(moments.mu, 0, jnp.uint32)
+        scale = scale if isinstance(state.scale, tuple) else state.scale
+        key = next_key(state.key)
     bound = None
     if codec.bounded:
         bound = _stacked(map(_bound_of, leaves, jax.tree.leaves(moments.nu)), scale)
@@ -136,15 +137,16 @@ def _dequantized(state: Moments) -> ScaleByInfinityNormState:
     if dtype is None:
         return ScaleByInfinityNormState(mu=state.codes[0], nu=state.codes[0])
     leaves = len(jax.tree.leaves(state.codes[0]))
-    if state.scale.shape != (leaves,):
+    scale, bounds = per_leaf(state.scale), per_leaf(state.bound)
+    if scale is state.scale and scale.shape != (leaves,):
         raise ValueError(
-            f"The state has a scale of shape {state.scale.shape} for {leaves} leaves: "
+            f"The state has a scale of shape {scale.shape} for {leaves} leaves: "
             "cast a batch of states by jax.vmap(lambda s: cast_state(s, state_dtype))."
         )
     means, norms = [], []
     for leaf, codes in enumerate(zip(*map(jax.tree.leaves, state.codes), strict=True)):
-        bound = None if state.bound is None else state.bound[leaf]
-        m, u = _dequantize(codec_for(dtype), codes, state.scale[leaf], bound)
+        bound = None if bounds is None else bounds[leaf]
+        m, u = _dequantize(codec_for(dtype), codes, scale[leaf], bound)
         means.append(m)
         norms.append(u)
     treedef = jax.tree.structure(state.codes[0])

@@ -35,6 +35,8 @@ class ScaleByReducedInfinityNormState(NamedTuple):
       codes: A tuple of trees with the structure and shapes of the parameters: (m, v)
         in bfloat16 or float16, or (word,) in uint16.
       scale: The scale s of each leaf, in [1/2, 2): u = s v; float32, shape (leaves,).
+        Under `lazy_rows`, a tuple of one tree like the parameters, with a scale for
+        each row, and likewise `bound`.
       bound: An upper bound on the size of m / u for each leaf, which sets the range of
         the word's code of m / u; float32, shape (leaves,). `None` for bfloat16 and
         float16.
@@ -187,11 +189,15 @@ def reduced_infinity_norm(
         gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
-        scale, quarterings = decay_scale(state.scale, b2)  # s ← β2 s
-        scales = scale, 1 / scale, quarterings
-        bound = state.bound
-        if bound is not None:
-            bound = next_bound(bound, scalar(b1, jnp.float32), _positive(b2))
+        # s ← β2 s
+        scale = jax.tree.map(lambda s: decay_scale(s, b2)[0], state.scale)
+        quarterings = jax.tree.map(lambda s: decay_scale(s, b2)[1], state.scale)
+        inverse = jax.tree.map(lambda s: 1 / s, scale)
+        scales = [per_leaf(x) for x in (scale, inverse, quarterings)]
+        bound = jax.tree.map(
+            lambda b: next_bound(b, scalar(b1, jnp.float32), _positive(b2)), state.bound
+        )
+        old_bounds, new_bounds = per_leaf(state.bound), per_leaf(bound)
         outputs: list[Any] = []
         steps: list[bool] = []  # whether each leaf has a gradient
         for i, g in enumerate(gradients):
@@ -201,7 +207,7 @@ def reduced_infinity_norm(
                 outputs.append(None)
                 continue
             own = [x[leaf] for x in scales]
-            bounds = None if bound is None else (state.bound[leaf], bound[leaf])
+            bounds = None if bound is None else (old_bounds[leaf], new_bounds[leaf])
             ratio, codes[i] = _step_leaf(
                 g, codes[i], own, bounds, leaf_key(key, leaf), traced, codec, fixed
             )
@@ -270,9 +276,16 @@ def _positive(b2):
     return jnp.maximum(jnp.asarray(b2, jnp.float32), 2.0**-64)
 
 
+def per_leaf(x: Any) -> Any:
+    """Return a scale or a bound as a sequence over leaves; see `lazy_rows`."""
+    return jax.tree.leaves(x) if isinstance(x, tuple) else x
+
+
 def _chosen(steps, new, old):
     """Return `new` for the leaves that step and `old` for the others."""
-    return new if all(steps) else jnp.where(np.array(steps), new, old)
+    if all(steps) or isinstance(new, tuple):  # `lazy_rows` chooses for itself
+        return new
+    return jnp.where(np.array(steps), new, old)
 
 
 def _check_real(path, param):
