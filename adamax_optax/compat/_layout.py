@@ -57,11 +57,12 @@ class Layout:
 
     def read(self) -> list[Any]:
         """Return the arrays of all parameters."""
-        return [
-            array
-            for own, group in zip(self.found, self.groups, strict=True)
-            for array in own.read(group["params"])
-        ]
+        arrays: list[Any] = []
+        for own, group in zip(self.found, self.groups, strict=True):
+            if "params" not in group:
+                check_group(group)
+            arrays += own.read(group["params"])
+        return arrays
 
     def write(self, arrays: Sequence[Any]) -> None:
         """Put the arrays of all parameters without an owner into the groups."""

@@ -15,7 +15,7 @@ from tests.compat import inside
 nnx = pytest.importorskip("flax.nnx")
 
 SHAPES = [(i % 7 + 1,) for i in range(30)]
-LONGEST = 5000
+LONGEST = 300
 
 
 class Run:
@@ -86,7 +86,7 @@ def interrupted(run, signals, handler):
                     run.optimizer(run.gradients)
             except Interrupt:
                 seen += 1
-            if run.step_held() > LONGEST - 200:
+            if run.step_held() > LONGEST - 100:
                 run.start()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
