@@ -11,7 +11,7 @@ import optax
 
 from adamax_optax._arrays import put_like
 from adamax_optax._dtypes import StateDType
-from adamax_optax._rounding import leaf_key, next_key, noise
+from adamax_optax._rounding import leaf_keys, next_key, noise
 from adamax_optax._sharding import replicated_beside
 from adamax_optax.moments._infinity_norm import ScaleByInfinityNormState
 from adamax_optax.moments._reduced_norm import (
@@ -123,8 +123,9 @@ def _cast(state: Moments, state_dtype: StateDType) -> Moments:
     bound = None
     if codec.bounded:
         bound = _stacked(map(_bound_of, leaves, jax.tree.leaves(moments.nu)), scale)
+    keys = leaf_keys(key, moments.mu)
     return _quantized(
-        codec, moments, scale, bound, key, lambda leaf, m: noise(m, leaf_key(key, leaf))
+        codec, moments, scale, bound, key, lambda leaf, m: noise(m, keys[leaf])
     )
 
 

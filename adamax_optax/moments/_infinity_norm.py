@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from adamax_optax._checks import check_gradients, check_hyperparameters, check_inexact
-from adamax_optax._dtypes import StateDType, compute_dtype, real_dtype, scalar
+from adamax_optax._dtypes import (
+    StateDType,
+    compute_dtype,
+    decayed_mean,
+    real_dtype,
+    scalar,
+)
 from adamax_optax._sharding import filled_like
 from adamax_optax.moments._reduced_norm import (
     check_state,
@@ -102,7 +108,7 @@ def scale_by_infinity_norm(
         # m_t = β1 m_{t-1} + (1 - β1) g_t
         def first_moment(g, m):
             decay = scalar(b1, m.dtype)  # before 1 - β1, which would be narrow
-            return decay * m + (1 - decay) * jnp.asarray(g, m.dtype)
+            return decayed_mean(m, jnp.asarray(g, m.dtype), decay)
 
         # u_t = max(β2 u_{t-1}, |g_t| + ε)
         def infinity_norm(g, m, u):

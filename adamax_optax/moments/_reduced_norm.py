@@ -15,7 +15,7 @@ from adamax_optax._rounding import (
     BIAS,
     MANTISSA,
     from_bits,
-    leaf_key,
+    leaf_keys,
     next_key,
     noise,
     to_bits,
@@ -187,6 +187,7 @@ def reduced_infinity_norm(
         gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
+        keys = leaf_keys(key, state.codes[0])
         scale, quarterings = decay_scale(state.scale, b2)  # s ← β2 s
         scales = scale, 1 / scale, quarterings
         bound = state.bound
@@ -203,7 +204,7 @@ def reduced_infinity_norm(
             own = [x[leaf] for x in scales]
             bounds = None if bound is None else (state.bound[leaf], bound[leaf])
             ratio, codes[i] = _step_leaf(
-                g, codes[i], own, bounds, leaf_key(key, leaf), traced, codec, fixed
+                g, codes[i], own, bounds, keys[leaf], traced, codec, fixed
             )
             outputs.append(ratio)
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]
