@@ -72,30 +72,32 @@ class WordCodes:
         random: jax.Array,
     ) -> Codes:
         """Return the code after one gradient; see `Codec`."""
-        (word,) = codes
+        word = codes[0].astype(jnp.int32)
         old_bound, bound = bounds
         # The code of v saturates, so g must too, or r would jump to its bound. NaN
         # passes.
         g = jnp.clip(g, -_GRADIENT_MAX, _GRADIENT_MAX)
         # v ← max(v, (|g| + ε) / s)
-        kept = word.astype(jnp.int32) & 0xFF
-        kept = jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)
+        old = word & 0xFF
+        kept = jnp.where(old == _NORM_NAN, old, old - _QUARTER * quarterings)
         norm = jnp.maximum(kept, _norm_code((jnp.abs(g) + eps) * inverse))
         # m ← β1 m + (1 - β1) g with m = r u, in units of the new s = 4^q β2 old s
-        m = _ratio(word, old_bound) * _norm(word)
+        m = _ratio(word, old_bound) * _norm(old)
         m = m * (b1 / b2 * power_of_two(-2 * quarterings)) + g * ((1 - b1) * inverse)
         return (_join(_ratio_code(m, _norm(norm), bound, random), norm),)
 
     def ratio(self, codes: Codes, scale: jax.Array, bound: jax.Array) -> jax.Array:
         """Return m / u, float32: the stored r."""
-        return _ratio(codes[0], bound)
+        word = codes[0].astype(jnp.int32)
+        return jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, _ratio(word, bound))
 
     def dequantize(
         self, codes: Codes, scale: jax.Array, bound: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Return m and u, float32."""
-        (word,) = codes
-        u = jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, _norm(word)) * scale
+        word = codes[0].astype(jnp.int32)
+        norm = word & 0xFF
+        u = jnp.where(norm == _NORM_NAN, jnp.nan, _norm(norm)) * scale
         return _ratio(word, bound) * u, u
 
     def quantize(
@@ -148,18 +150,17 @@ def _join(ratio, norm):
     return (ratio.astype(jnp.uint16) << 8) | norm.astype(jnp.uint16)
 
 
-def _norm(word):
-    return from_bits(((word.astype(jnp.int32) & 0xFF) << _NORM_DROP) + _NORM_LOW)
+def _norm(code):
+    return from_bits((code << _NORM_DROP) + _NORM_LOW)
 
 
 def _norm_code(v):
     half = int(_NORM_HALF * 2**_NORM_DROP)
-    code = (to_bits(v) - _NORM_LOW + half) >> _NORM_DROP
+    code = (to_bits(v) - (_NORM_LOW - half)) >> _NORM_DROP
     return jnp.where(v != v, _NORM_NAN, jnp.clip(code, 0, _NORM_MAX))
 
 
 def _ratio(word, bound):
-    word = word.astype(jnp.int32)
     code = (word >> 8) & 0x7F
     # The bits of x are 4, then 1, then 2 fine steps from code to code.
     coarse = 4 * code
@@ -167,8 +168,7 @@ def _ratio(word, bound):
     steps = jnp.maximum(jnp.minimum(coarse, fine), 2 * code + _TOP)
     x = from_bits((steps << _RATIO_STEP) + _RATIO_ONE)
     magnitude = (x - 1.0) * (bound * _UNIT)
-    ratio = from_bits(to_bits(magnitude) | ((word & 0x8000) << 16))
-    return jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, ratio)
+    return from_bits(to_bits(magnitude) | ((word & 0x8000) << 16))
 
 
 def _ratio_code(m, v, bound, random):
