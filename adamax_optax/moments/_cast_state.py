@@ -66,7 +66,7 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
       the new form and rounded once. Within the range, the error is at most 1 part in
       128 of m and 1 in 256 of u in bfloat16, 1 in 500 of both in float16 (of m if it
       is at least 4e-9 in size), and 12% of u in uint16. m is rounded at random, without
-      bias; in uint16 that holds for |m| / u of at most 64.
+      bias; in uint16 that holds for |m| / u of at most 1024.
 
     Raises:
       ValueError: If `state_dtype` is none of these, if the moments are complex and it

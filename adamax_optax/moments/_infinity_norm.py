@@ -61,7 +61,7 @@ def scale_by_infinity_norm(
       state_dtype: How the moments are stored: `None`, in the parameters' dtype but at
         least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
         (4 bytes); `jnp.uint16`, both in one word (2 bytes), which works for all betas
-        but gets noisier as b1 approaches or exceeds b2.
+        but gets noisier as b1 approaches 1, or approaches or exceeds b2.
 
     Returns:
       A transformation whose state is a `ScaleByInfinityNormState`, or with a

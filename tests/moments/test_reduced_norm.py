@@ -386,6 +386,36 @@ def test_leaves_alike_are_traced_once_whoever_asks(state_dtype):
     assert traced(jnp.float32(0.9)) == traced(jnp.float32(0.8))
 
 
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_reaches_the_floor_of_float32_on_a_quadratic(state_dtype):
+    # Its gradients shrink faster than u decays, so m / u becomes tiny.
+    random = np.random.default_rng(0)
+    rotation, _ = np.linalg.qr(random.normal(size=(64, 64)))
+    curvature = rotation @ np.diag(np.geomspace(1, 100, 64)) @ rotation.T
+    curvature = jnp.asarray(curvature, jnp.float32)
+    solution = jnp.asarray(random.normal(size=64), jnp.float32)
+    steps = 10_000
+
+    def last_loss(state_dtype):
+        rate = optax.cosine_decay_schedule(0.1, steps)
+        tx = ao.adamax(rate, state_dtype=state_dtype)
+
+        def step(carry, _):
+            x, state = carry
+            gradient = curvature @ (x - solution)
+            update, state = tx.update(gradient, state, x)
+            return (x + update, state), (x - solution) @ gradient / 2
+
+        @jax.jit
+        def losses(x):
+            return jax.lax.scan(step, (x, tx.init(x)), length=steps)[1]
+
+        return np.asarray(losses(jnp.zeros(64)), np.float64)[-steps // 10 :].mean()
+
+    assert last_loss(state_dtype) < 10 * last_loss(None)
+
+
 # --- The lazy scale: exact, and in range for ever -------------------------------------
 
 SCALES = st.floats(0.5, 2.0, exclude_max=True, width=32)
