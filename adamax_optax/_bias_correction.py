@@ -1,5 +1,6 @@
 """Bias correction of a decayed mean that starts at zero: x -> x / (1 - b1^t)."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adamax_optax._checks import check_decay_rate, check_inexact
-from adamax_optax._dtypes import compute_dtype
+from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
 from adamax_optax._sharding import replicated_beside
 
 LARGEST_COUNT = 2**31 - 1  # at which a step count stays
@@ -68,13 +69,14 @@ def scale_by_bias_correction(
     def update_fn(updates, state, params=None):
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
-        # 1 - β1^t = -expm1(t ln β1): expm1 avoids cancellation when β1 is near 1.
-        correction = -jnp.expm1(count.astype(jnp.result_type(float)) * _log(b1))
+        # The mean rounds an array b1 to the real dtype of its leaf, and so does this.
+        weight = functools.cache(lambda dtype: _weight(scalar(b1, dtype), count))
 
         def correct(path, x):
             check_inexact(path, x, "update")
             dtype = compute_dtype(jnp.result_type(x))
-            quotient = jnp.asarray(x, dtype) / correction.astype(dtype)
+            correction = weight(real_dtype(dtype)).astype(dtype)
+            quotient = jnp.asarray(x, dtype) / correction
             return quotient.astype(jnp.result_type(x))
 
         updates = jax.tree_util.tree_map_with_path(correct, updates)
@@ -83,8 +85,18 @@ def scale_by_bias_correction(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _log(b1):
-    """Return ln b1, in 64 bits if b1 is a Python number; -inf for 0."""
+def _weight(b1, count):
+    """Return 1 - b1^t, with finite derivatives if b1 is an array.
+
+    It is -expm1(t ln b1): expm1 avoids cancellation when b1 is near 1. A Python number
+    has its logarithm taken in 64 bits.
+    """
+    dtype = jnp.result_type(float)
+    t = count.astype(dtype)
     if isinstance(b1, int | float):
-        return math.log(b1) if b1 > 0 else -math.inf
-    return jnp.log(jnp.asarray(b1, jnp.result_type(float)))
+        return -jnp.expm1(t * (math.log(b1) if b1 > 0 else -math.inf))
+    b1 = b1.astype(dtype)
+    is_zero = b1 == 0
+    # ln 0 has no derivative, and b1^t has: -1 at t = 1, when the weight is 1 - b1.
+    weight = -jnp.expm1(t * jnp.log(jnp.where(is_zero, 1, b1)))
+    return jnp.where(is_zero, 1 - b1**t, weight)

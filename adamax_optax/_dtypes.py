@@ -32,6 +32,22 @@ def scalar(value: Any, dtype: Any) -> Any:
     return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
 
 
+def decayed_mean(m: jax.Array, g: jax.Array, b1: Any) -> jax.Array:
+    """Return β1 m + (1 - β1) g, with weights that add up to 1.
+
+    float32 rounds β1 and not, to the same extent, 1 - β1. At β1 = 0.99999 the weights
+    of the equation as it is written would add up to 0.9986 in the long run.
+
+    Args:
+      m: The mean so far.
+      g: The gradient, in the dtype of `m`.
+      b1: A Python number, or an array in the real dtype of `m`.
+    """
+    if isinstance(b1, int | float) and b1 > 0.9:
+        return m + (1 - b1) * (g - m)
+    return b1 * m + (1 - b1) * g
+
+
 def in_compute_dtype(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
@@ -45,10 +61,7 @@ def in_compute_dtype(
 
     def update_fn(updates, state, params=None, **extra_args):
         outputs, state = inner.update(
-            jax.tree.map(_widen, updates),
-            state,
-            jax.tree.map(_widen, params),
-            **extra_args,
+            widened(updates), state, widened(params), **extra_args
         )
         outputs = jax.tree.map(
             lambda x, g: x.astype(jnp.result_type(g)), outputs, updates
@@ -69,8 +82,13 @@ def leaf_dtype(leaf: Any) -> Any:
         return None
 
 
-def _widen(x: Any) -> Any:
-    dtype = leaf_dtype(x)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        return x  # left to the links, whose errors name the leaf
-    return jnp.asarray(x, compute_dtype(dtype))
+def widened(tree: Any) -> Any:
+    """Return a tree with its floating and complex leaves in at least float32."""
+
+    def widen(x):
+        dtype = leaf_dtype(x)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            return x  # left to the links, whose errors name the leaf
+        return jnp.asarray(x, compute_dtype(dtype))
+
+    return jax.tree.map(widen, tree)

@@ -1,6 +1,7 @@
 """The bits of float32, noise, and rounding to nearest or at random."""
 
 import math
+import zlib
 from typing import Any
 
 import jax
@@ -27,21 +28,48 @@ def power_of_two(exponent: jax.Array) -> jax.Array:
     return from_bits((exponent + BIAS) << MANTISSA)
 
 
-def round_at_random(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array:
-    """Round float32 to a narrower float, up or down at random, without bias.
+def drop_at_random(bits: jax.Array, drop: int, random: jax.Array) -> jax.Array:
+    """Drop the last bits of int32 numbers, rounding up or down at random.
 
-    Between two neighbours in the narrower dtype, the bits of float32 are linear in x.
-    So adding uniform noise to the bits to be dropped, then dropping them, gives a
-    result whose mean is x.
+    Between two numbers whose last `drop` bits are 0, the bits of float32 are linear in
+    its value. So adding uniform noise to the bits to be dropped, then dropping them,
+    gives a result whose mean is the value. NaN must be treated apart: the noise may
+    turn it into any number.
 
     Args:
-      x: float32, whose normal range must lie within that of `dtype`.
-      dtype: bfloat16 or float16.
-      random: uint32 noise with the shape of `x`.
+      bits: int32.
+      drop: The number of bits to drop.
+      random: uint32 noise with the shape of `bits`.
     """
-    drop = MANTISSA - jnp.finfo(dtype).nmant
-    bits = to_bits(x) + (random >> (32 - drop)).astype(jnp.int32)
-    return from_bits(bits & (-1 << drop)).astype(dtype)
+    return (bits + (random >> (32 - drop)).astype(jnp.int32)) >> drop
+
+
+def to_bfloat16_at_random(x: jax.Array, random: jax.Array) -> jax.Array:
+    """Round float32 to bfloat16, up or down at random, without bias; keep NaN."""
+    drop = 16
+    bits = drop_at_random(to_bits(x), drop, random) << drop
+    return jnp.where(x == x, from_bits(bits), jnp.nan).astype(jnp.bfloat16)
+
+
+def to_float16_at_random(
+    magnitude: jax.Array, sign: jax.Array, random: jax.Array
+) -> jax.Array:
+    """Round float32 to float16, up or down at random, without bias; keep NaN.
+
+    Args:
+      magnitude: At least 0 and at most 32768.
+      sign: float32, whose sign bit the result has; NaN where `magnitude` is NaN.
+      random: uint32 noise.
+    """
+    drop, least = 13, 2.0**-14  # the smallest normal number of float16
+    # From 2^-14 on, the bits of 2x are those of a float16 with 13 more. Below, where
+    # float16 is a multiple of 2^-24, those of x + 2^-14 are.
+    bits = to_bits(jnp.maximum(magnitude + least, 2 * magnitude))
+    code = drop_at_random(bits - to_bits(jnp.float32(least)), drop, random)
+    code = jnp.where(sign == sign, code, 0x7E00).astype(jnp.uint16)
+    rounded = lax.bitcast_convert_type(code, jnp.float16)
+    # Not `sign < 0`, so that what underflowed to -0.0 keeps its sign.
+    return jnp.where(to_bits(sign) < 0, -rounded, rounded)
 
 
 def round_to_nearest(x: jax.Array, dtype: Any) -> jax.Array:
@@ -50,23 +78,24 @@ def round_to_nearest(x: jax.Array, dtype: Any) -> jax.Array:
     return lax.reduce_precision(x, info.nexp, info.nmant).astype(dtype)
 
 
-def round_to_neighbour(x: jax.Array, dtype: Any, random: jax.Array) -> jax.Array:
-    """Round float32 at random to one of its two neighbours in `dtype`.
+def spacing(x: jax.Array, dtype: Any) -> jax.Array:
+    """Return the distance between neighbours in `dtype` at float32 numbers.
 
-    The neighbours, subnormal ones included, are multiples of a quantum: the spacing of
-    `dtype` at |x|. For bfloat16 below 2^-119 the quantum is 2^-126, since subnormal
-    numbers of float32 may be flushed to zero.
+    Subnormal neighbours count. For bfloat16 below 2^-119 the distance is 2^-126, since
+    subnormal numbers of float32 may be flushed to zero.
     """
     info = jnp.finfo(dtype)
     least = max(BIAS + int(info.minexp), 1 + info.nmant)
     exponent = jnp.clip((to_bits(x) >> MANTISSA) & 0xFF, least, 254)
-    quantum = from_bits((exponent - info.nmant) << MANTISSA)
+    return from_bits((exponent - info.nmant) << MANTISSA)
+
+
+def round_to_multiple(x: jax.Array, quantum: jax.Array, random: jax.Array) -> jax.Array:
+    """Round float32 to a multiple of a power of two, up or down at random."""
     multiple = x / quantum  # exact: the quantum is a power of two
     down = jnp.floor(multiple)
     up = (random >> 8).astype(jnp.float32) * np.float32(2.0**-24) < multiple - down
-    rounded = (down + up.astype(jnp.float32)) * quantum
-    rounded = jnp.clip(rounded, float(info.min), float(info.max))
-    return jnp.where(jnp.isfinite(x), rounded, x)
+    return (down + up.astype(jnp.float32)) * quantum
 
 
 # The fractional part of the golden ratio in 32 bits: repeated addition visits all 2^32
@@ -82,6 +111,17 @@ def next_key(key: jax.Array) -> jax.Array:
 def leaf_key(key: jax.Array, leaf: int) -> jax.Array:
     """Return the key of leaf number `leaf`."""
     return _mix(_mix(key) + np.uint32(leaf * _GOLDEN % 2**32))
+
+
+def leaf_keys(key: jax.Array, tree: Any) -> jax.Array:
+    """Return a key for each leaf of a tree: uint32, shape (leaves,).
+
+    They depend on the leaves' paths: in an `optax.partition`, whose groups all start
+    from the same key, a leaf's number in its group would give equal noise to several.
+    """
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    names = [jax.tree_util.keystr(path).encode() for path in paths]
+    return _mix(_mix(key) + np.array([zlib.crc32(name) for name in names], np.uint32))
 
 
 def noise(like: jax.Array, key: jax.Array) -> jax.Array:

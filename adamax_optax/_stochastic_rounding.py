@@ -1,4 +1,4 @@
-"""Stochastic rounding of half-precision parameters, as the last link of a chain."""
+"""Stochastic rounding of half-precision parameters, around any transformation."""
 
 from typing import Any, NamedTuple
 
@@ -13,109 +13,142 @@ from adamax_optax._checks import (
     leaf_name,
     pairs,
 )
-from adamax_optax._dtypes import leaf_dtype
-from adamax_optax._rounding import leaf_key, noise, round_to_neighbour
+from adamax_optax._dtypes import leaf_dtype, widened
+from adamax_optax._rounding import (
+    leaf_key,
+    leaf_keys,
+    next_key,
+    noise,
+    round_to_multiple,
+    spacing,
+)
 from adamax_optax._sharding import replicated_beside
 
 
 class StochasticRoundingState(NamedTuple):
-    """The step count and seed from which the noise is made.
+    """The state of the wrapped transformation, and the key of the noise.
 
     Attributes:
-      count: Steps taken; int32, shape (). When it wraps, the noise repeats.
-      seed: uint32, shape ().
+      inner_state: The state of the wrapped transformation.
+      rounding_key: New at each step; uint32, shape ().
     """
 
-    # Optax's name, which hides the method `tuple.count`.
-    count: jax.Array  # type: ignore[assignment]
-    seed: jax.Array
+    inner_state: optax.OptState
+    rounding_key: jax.Array
 
 
-def stochastic_rounding(seed: int = 0) -> optax.GradientTransformation:
+def stochastic_rounding(
+    tx: optax.GradientTransformation, seed: int = 0
+) -> optax.GradientTransformationExtraArgs:
     """Round params + updates up or down at random for half-precision parameters.
 
     A bfloat16 parameter has 8 significant bits, so rounding p + update to nearest drops
-    an update of less than 1/512 of p, at every step, and training stalls. This link,
-    which must come last, picks one of the two neighbours of p + update in p's dtype at
-    random, such that the mean is p + update::
+    an update of less than 1/512 of p, at every step, and training stalls. This wrapper
+    runs `tx` in float32 and picks one of the two neighbours of p + update in p's dtype
+    at random, such that the mean is p + update::
 
         p' = p + update, rounded up or down at random
         update = p' - p
 
-    Complex leaves and leaves of float32 or wider pass unchanged.
+    Updates come out in the parameters' dtype, so parameters keep theirs whatever adds
+    them: `optax.apply_updates`, `equinox.apply_updates` or ``p + update``.
 
     Args:
+      tx: Any transformation. It receives gradients and parameters in float32, and its
+        state is that of float32 parameters, so that nothing is rounded on the way.
       seed: Seed of the noise, in [0, 2^32). The noise depends on the seed, the step,
-        the leaf and the element's position, not on how the array is sharded.
+        the leaf's path and the element's position, not on how the array is sharded.
 
     Returns:
-      A transformation with the state `StochasticRoundingState`. Updates of bfloat16 and
-      float16 parameters come out in float32, in which they are exact, so
-      `optax.apply_updates` gives exactly p'. A finite sum never becomes infinite, and
-      an update of 0 leaves p unchanged. Wrappers that need updates in the gradients'
-      dtype go inside the chain:
-      ``optax.chain(optax.apply_if_finite(tx, 5), ao.stochastic_rounding())``.
+      A transformation with the state `StochasticRoundingState`. For bfloat16 and
+      float16 parameters, the sum of p and the update is p' exactly if
+      ``|update| <= |p| / 2``. A larger update may not reach p' in p's dtype: close to
+      zero, the neighbours of p + update lie closer together than those of p and the
+      update. Then the sum is one of the two nearest numbers that can be reached, and
+      its mean is p + update. Only where ``|update| > |p|`` may the addition itself
+      round to nearest, by at most half the spacing at p + update.
+
+      A sum or an update beyond the largest finite number is clipped to it, unless the
+      sum is infinite in float32. An update of 0 leaves p unchanged, except that a
+      bfloat16 p below 2^-119 becomes a multiple of 2^-126. Leaves of float32 or wider
+      and complex leaves only pass through.
 
     Raises:
-      ValueError: If `seed` is out of range; in `update`, if `params` was not passed or
-        does not fit the updates.
+      ValueError: If `tx` is not a transformation or `seed` is out of range; in
+        `update`, if `params` was not passed or does not fit the updates.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, optax
-      >>> tx = optax.chain(optax.sgd(1e-3), ao.stochastic_rounding(seed=0))
+      >>> tx = ao.stochastic_rounding(optax.sgd(1e-3), seed=0)
       >>> p = jnp.ones(10_000, jnp.bfloat16)
       >>> g = jnp.ones(10_000, jnp.bfloat16)
       >>> updates, _ = tx.update(g, tx.init(p), p)
-      >>> p = optax.apply_updates(p, updates).astype(jnp.float32)
-      >>> print(f"{p.min()} {p.max()} {p.mean():.4f}")
-      0.99609375 1.0 0.9990
+      >>> p = optax.apply_updates(p, updates)
+      >>> print(f"{p.min()} {p.max()} {p.astype(jnp.float32).mean():.4f} {p.dtype}")
+      0.99609375 1.0 0.9990 bfloat16
 
     References:
       Gupta et al., `Deep Learning with Limited Numerical Precision
       <https://arxiv.org/abs/1502.02551>`_, 2015, section 3.
     """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise ValueError(
+            "tx must be the transformation to wrap, as in "
+            f"stochastic_rounding(ao.adamax(1e-3), seed=0), got {tx!r}."
+        )
     check_seed(seed)
+    inner = optax.with_extra_args_support(tx)
 
     def init_fn(params):
+        first = replicated_beside(params, seed, jnp.uint32)
         return StochasticRoundingState(
-            count=replicated_beside(params, 0, jnp.int32),
-            seed=replicated_beside(params, seed, jnp.uint32),
+            inner_state=inner.init(widened(params)),
+            # Mixed, so that nearby seeds do not give nearby keys.
+            rounding_key=leaf_key(first, 1),
         )
 
-    def update_fn(updates, state, params=None):
+    def update_fn(updates, state, params=None, **extra_args):
         if params is None:
             raise ValueError(
                 "stochastic_rounding needs the parameters: call "
                 "update(gradients, state, params)."
             )
-        # Mixed, so that nearby seeds or counts do not give nearby keys.
-        key = leaf_key(state.seed, 1) ^ leaf_key(state.count.astype(jnp.uint32), 2)
+        updates, inner_state = inner.update(
+            widened(updates), state.inner_state, widened(params), **extra_args
+        )
         leaves = pairs(
             updates,
             params,
             "The parameters passed to update do not have the structure of the updates",
         )
-        rounded = [
-            _round_sum(path, update, param, leaf_key(key, i))
-            for i, (path, update, param) in enumerate(leaves)
-        ]
-        treedef: Any = jax.tree.structure(updates, is_leaf=lambda x: x is None)
-        state = StochasticRoundingState(count=state.count + 1, seed=state.seed)
+        present = [leaf for leaf in leaves if leaf[1] is not None]
+        keys = leaf_keys(state.rounding_key, updates)
+        rounded = [_rounded(*leaf, keys[i]) for i, leaf in enumerate(present)]
+        treedef: Any = jax.tree.structure(updates)
+        state = StochasticRoundingState(inner_state, next_key(state.rounding_key))
         return treedef.unflatten(rounded), state
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _round_sum(path, update, param, key):
-    """Return p' - p in float32, with p' = p + update rounded at random."""
-    if update is None or not _is_half(param):
+def _rounded(path, update, param, key):
+    """Return an update in the dtype of its parameter, if that is a half precision."""
+    if not _is_half(param):
         return update
     check_inexact(path, update, "update")
     name = f"The update at {leaf_name(path)}"
     check_fit(name, update, param, "parameter passed to update")
-    wide = jnp.asarray(param, jnp.float32)
-    exact = wide + jnp.asarray(update, jnp.float32)
-    return round_to_neighbour(exact, param.dtype, noise(exact, key)) - wide
+    update, wide = jnp.asarray(update, jnp.float32), jnp.asarray(param, jnp.float32)
+    total = wide + update
+    # The finest grid on which both p + update and the update itself have a place.
+    fine = spacing(total, param.dtype)
+    grid = jnp.maximum(fine, spacing(update, param.dtype))
+    # Round the sum, or the update where that is the coarser one.
+    origin = jnp.where(grid > fine, 0, wide)
+    largest = float(jnp.finfo(param.dtype).max)
+    rounded = round_to_multiple(origin + update, grid, noise(total, key))
+    rounded = jnp.clip(jnp.clip(rounded, -largest, largest) - origin, -largest, largest)
+    return jnp.where(jnp.isfinite(total), rounded, total).astype(param.dtype)
 
 
 def _is_half(param):

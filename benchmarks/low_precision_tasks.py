@@ -230,7 +230,7 @@ def train(
       optimizer: From a learning rate to the transformation.
       learning_rates: One or more.
       steps: How many.
-      rounded: Whether to end the chain with `ao.stochastic_rounding`.
+      rounded: Whether to wrap it in `ao.stochastic_rounding`.
 
     Returns:
       The losses, of shape (learning rates, seeds, steps).
@@ -242,7 +242,7 @@ def train(
     def run(learning_rate, seed, params, batches):
         tx = optimizer(learning_rate)
         if rounded:
-            tx = optax.chain(tx, ao.stochastic_rounding(seed))
+            tx = ao.stochastic_rounding(tx, seed)
 
         def step(carry, batch):
             params, state = carry

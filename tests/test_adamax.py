@@ -282,6 +282,27 @@ def test_derivatives_through_training(optimizer):
         )
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("mode", [jax.jacrev, jax.jacfwd])
+@pytest.mark.parametrize("zero", ["b1", "b2", "weight_decay", "learning_rate"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_derivatives_where_a_hyperparameter_is_zero(optimizer, zero, mode):
+    gradients = random_gradients((4,), steps=5)
+    hyper = {**HYPERPARAMETERS, zero: 0.0}
+
+    @jax.jit
+    def loss(hyper):
+        tx = optimizer(**hyper)
+        return jnp.sum(trajectory_end(tx, np.linspace(-1, 1, 4), gradients) ** 2)
+
+    derivatives = jax.jit(mode(loss))(hyper)
+    for name, value in hyper.items():
+        difference = (loss({**hyper, name: value + 1e-7}) - loss(hyper)) / 1e-7
+        np.testing.assert_allclose(
+            derivatives[name], difference, rtol=1e-4, atol=1e-7, err_msg=name
+        )
+
+
 def test_derivative_is_finite_where_nothing_moved():
     def loss(eps):
         tx = ao.adamax(0.1, eps=eps)

@@ -90,3 +90,21 @@ def test_leaf_that_has_no_quotient(leaf):
     link = ao.scale_by_bias_correction()
     with pytest.raises(ValueError, match=r"The update at \['a'\] "):
         link.update({"a": leaf}, link.init(None))
+
+
+@pytest.mark.parametrize("b1", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("t", [1, 2, 3])
+@pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd])
+def test_derivatives_are_finite_even_at_zero(derivative, t, b1):
+    found = derivative(lambda b1: corrected_one(b1, t - 1))(jnp.float32(b1))
+    b1 = np.float64(np.float32(b1))
+    expected = t * b1 ** (t - 1) / (1 - b1**t) ** 2  # of 1 / (1 - b1^t)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("t", [1, 10, 10**6])
+def test_wider_b1_is_rounded_as_the_mean_rounds_it(t):
+    b1 = jnp.asarray(0.99999, "float64")
+    expected = exact(float(np.float32(0.99999)), t)
+    np.testing.assert_allclose(corrected_one(b1, t - 1), expected, rtol=1e-6)

@@ -10,17 +10,29 @@ import pytest
 from adamax_optax._rounding import (
     from_bits,
     leaf_key,
+    leaf_keys,
     next_key,
     noise,
     power_of_two,
-    round_at_random,
     round_to_nearest,
+    to_bfloat16_at_random,
     to_bits,
+    to_float16_at_random,
 )
+from tests.moments.coding import NOT_A_NUMBER
 
 # --- Rounding -------------------------------------------------------------------------
 
 HALF = [jnp.bfloat16, jnp.float16]
+
+
+def round_at_random(x, dtype, random):
+    """Round float32 of either sign."""
+    if dtype == jnp.bfloat16:
+        return to_bfloat16_at_random(x, random)
+    return to_float16_at_random(jnp.abs(x), x, random)
+
+
 NORMAL = st.floats(2.0**-13, 2.0**14, width=32)
 
 
@@ -59,6 +71,37 @@ def test_representable_numbers_stay(dtype, x):
             exact.astype(jnp.float32), dtype, jnp.asarray(random, jnp.uint32)
         )
         assert rounded == exact
+
+
+@hypothesis.given(st.floats(2.0**-30, 2.0**-14, width=32), st.sampled_from([1, -1]))
+def test_random_rounding_has_no_bias_among_subnormal_numbers(x, sign):
+    size, spacing = 4096, 2.0**-24
+    x = np.float32(sign * x)
+    random = noise(jnp.zeros(size), leaf_key(jnp.uint32(0), 0))
+    values = np.asarray(round_at_random(jnp.full(size, x), jnp.float16, random))
+    values = values.astype(np.float64)
+    assert np.all(np.abs(values - x) < spacing) and len(np.unique(values)) <= 2
+    assert abs(values.mean() - x) <= 5 * spacing / 2 / np.sqrt(size)
+    assert np.all(np.signbit(values) == (sign < 0))
+
+
+@pytest.mark.parametrize("random", [0, 1 << 31, 2**32 - 1])
+def test_every_float16_rounds_to_itself(random):
+    codes = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    codes = codes[np.abs(codes) <= 2.0**15]
+    x = jnp.asarray(codes).astype(jnp.float32)
+    again = to_float16_at_random(jnp.abs(x), x, jnp.full(x.shape, random, "uint32"))
+    np.testing.assert_array_equal(
+        np.asarray(again).view(np.uint16), codes.view(np.uint16)
+    )
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("random", [0, 1 << 31, 2**32 - 1])
+def test_random_rounding_keeps_every_not_a_number(dtype, random):
+    x = from_bits(jnp.asarray(NOT_A_NUMBER))
+    rounded = round_at_random(x, dtype, jnp.full(x.shape, random, jnp.uint32))
+    assert np.isnan(rounded.astype(jnp.float32)).all()
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -107,6 +150,16 @@ def test_neighbours_steps_and_leaves_are_uncorrelated():
     ]
     for other in others:
         assert abs(np.corrcoef(x, other)[0, 1]) < 5 / np.sqrt(SIZE)
+
+
+def test_keys_of_leaves_depend_on_their_paths():
+    one, two = {"a": [1.0], "b": None}, {"a": None, "b": [1.0]}
+    both = leaf_keys(jnp.uint32(0), {"a": [1.0], "b": [1.0]})
+    assert both.shape == (2,) and both[0] != both[1]
+    assert leaf_keys(jnp.uint32(0), one) == both[:1]
+    assert leaf_keys(jnp.uint32(0), two) == both[1:]
+    assert np.all(leaf_keys(jnp.uint32(1), two) != both)
+    assert leaf_keys(jnp.uint32(0), {}).shape == (0,)
 
 
 def test_one_place_over_the_steps():

@@ -164,9 +164,7 @@ def test_zero_divides_the_state_and_keeps_the_numbers(mode, form):
     # A kernel, a second one that is divided in another dimension, and what cannot be.
     shapes = {"kernel": (64, 24), "wide": (3, 40), "bias": (10,)}
     params = placed(mesh(8, mode=mode), shapes, dtypes={"kernel": jnp.bfloat16})
-    tx = optax.chain(
-        ao.adamax(0.1, weight_decay=0.1, state_dtype=form), ao.stochastic_rounding()
-    )
+    tx = ao.stochastic_rounding(ao.adamax(0.1, weight_decay=0.1, state_dtype=form))
 
     def step(gradients, params, state):
         updates, state = tx.update(gradients, state, params)

@@ -1,5 +1,9 @@
 """stochastic_rounding: the sum itself, up or down, without bias."""
 
+import functools
+
+import chex
+import equinox as eqx
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -9,42 +13,143 @@ import optax
 import pytest
 
 import adamax_optax as ao
+from adamax_optax._rounding import from_bits
+from tests.moments.coding import NOT_A_NUMBER
 
 HALF = ["bfloat16", "float16"]
 SIZE = 4096
+# All the ways in which libraries add an update.
+ADDITIONS = {
+    "optax": optax.apply_updates,
+    "equinox": eqx.apply_updates,
+    "plus": lambda params, updates: jax.tree.map(jnp.add, params, updates),
+}
 
 
-def rounded(p, update, dtype, seed=0):
+def wrapper(seed=0):
+    """Return the wrapper around nothing: what it is given is what it adds."""
+    return ao.stochastic_rounding(optax.identity(), seed)
+
+
+@functools.cache
+def compiled(dtype):
+    @jax.jit
+    def step(p, update):
+        params = jnp.full(SIZE, p, dtype)
+        tx = wrapper()
+        updates, _ = tx.update(jnp.full(SIZE, update), tx.init(params), params)
+        return updates, optax.apply_updates(params, updates)
+
+    return step
+
+
+def rounded(p, update, dtype):
     """Return p + update as apply_updates leaves it, once for each of SIZE places."""
-    params = jnp.full(SIZE, p, dtype)
-    updates = jnp.full(SIZE, update, jnp.float32)
-    tx = ao.stochastic_rounding(seed)
-    updates, _ = tx.update(updates, tx.init(params), params)
-    with jax.numpy_dtype_promotion("standard"):
-        new = optax.apply_updates(params, updates)
-    # Nothing was lost: what apply_updates rounded was representable.
-    wide = np.asarray(params, np.float64) + np.asarray(updates, np.float64)
-    np.testing.assert_array_equal(np.asarray(new, np.float64), wide)
-    assert new.dtype == dtype
-    return wide
+    updates, new = compiled(dtype)(np.float32(p), np.float32(update))
+    assert updates.dtype == new.dtype == dtype
+    # The compiler did not keep what the dtype cannot hold.
+    np.testing.assert_array_equal(new, jnp.full(SIZE, p, dtype) + updates)
+    return np.asarray(new, np.float64)
+
+
+def spacing(x, dtype):
+    """Return the distance between neighbours of `dtype` at a float64 number."""
+    info = jnp.finfo(dtype)
+    exponent = np.floor(np.log2(max(abs(x), float(info.tiny))))
+    return max(2.0 ** (exponent - info.nmant), 2.0**-126)
+
+
+def assert_unbiased(values, exact, grid, bias=0.0):
+    assert len(np.unique(values)) <= 2
+    assert np.all(np.abs(values - exact) < grid + bias)
+    assert abs(values.mean() - exact) <= 5 * grid / 2 / np.sqrt(SIZE) + bias
+
+
+PARAMETERS = st.floats(-100, 100, width=16)
 
 
 @pytest.mark.parametrize("dtype", HALF)
-@hypothesis.settings(max_examples=50)
-@hypothesis.given(
-    st.floats(-100, 100, width=16), st.floats(-1, 1, width=32), st.floats(-12, 0)
-)
-def test_neighbours_without_bias(dtype, p, sign, exponent):
+@hypothesis.given(PARAMETERS, st.floats(-0.5, 0.5, width=32), st.floats(-12, 0))
+def test_neighbours_without_bias(dtype, p, part, exponent):
+    # An update of at most half of p: the sum is a neighbour of p + update.
     p = np.float32(jnp.asarray(p, dtype))
-    update = np.float32(sign * 2.0**exponent)
-    values = rounded(p, update, dtype)
+    update = np.float32(p * np.float32(part * 2.0**exponent))
     exact = np.float64(np.float32(p + update))
-    info = jnp.finfo(dtype)
-    magnitude = max(abs(exact), float(info.tiny))
-    spacing = max(2.0 ** (np.floor(np.log2(magnitude)) - info.nmant), 2.0**-126)
-    assert len(np.unique(values)) <= 2
-    assert np.all(np.abs(values - exact) < spacing)
-    assert abs(values.mean() - exact) <= 5 * spacing / 2 / np.sqrt(SIZE)
+    assert_unbiased(rounded(p, update, dtype), exact, spacing(exact, dtype))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(PARAMETERS, st.floats(-100, 100, width=32), st.floats(-12, 0))
+def test_large_updates_without_bias(dtype, p, update, exponent):
+    p = np.float32(jnp.asarray(p, dtype))
+    update = np.float32(update * 2.0**exponent)
+    exact = np.float64(np.float32(p + update))
+    # On the coarser of the two grids; and where |update| > |p|, the addition itself
+    # may round to nearest, by at most half the spacing at the sum.
+    grid = max(spacing(exact, dtype), spacing(update, dtype))
+    bias = spacing(exact, dtype) / 2 if abs(update) > abs(p) else 0.0
+    assert_unbiased(rounded(p, update, dtype), exact, grid, bias)
+
+
+@pytest.mark.parametrize("add", ADDITIONS)
+@pytest.mark.parametrize("dtype", HALF)
+def test_parameters_keep_their_dtype_under_strict_promotion(dtype, add):
+    # As the carry of a scan, which refuses any other dtype.
+    tx = ao.stochastic_rounding(ao.adamax(1e-4))
+    params = {"w": jnp.ones(SIZE, dtype), "b": jnp.ones(3, jnp.float32)}
+
+    def step(carry, gradients):
+        params, state = carry
+        updates, state = tx.update(gradients, state, params)
+        return (ADDITIONS[add](params, updates), state), None
+
+    gradients = jax.tree.map(lambda p: jnp.ones((20, *p.shape), p.dtype), params)
+    (new, _), _ = jax.lax.scan(step, (params, tx.init(params)), gradients)
+    np.testing.assert_allclose(new["b"], 1 - 20 * 1e-4, rtol=1e-5)
+    wide = new["w"].astype(jnp.float32)
+    np.testing.assert_allclose(wide.mean(), new["b"][0], rtol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("rate", [1e-7, 1e-9])
+def test_small_updates_arrive_whole(dtype, rate):
+    # In the gradients' dtype, float16 makes 120% of a step of 1e-7, 0 of one of 1e-9.
+    tx = ao.stochastic_rounding(ao.adamax(rate, b1=0.0, eps=0.0))
+    params = jnp.full(1 << 20, 2.0**-10, dtype)
+    updates, _ = jax.jit(tx.update)(jnp.ones_like(params), tx.init(params), params)
+    up = np.asarray(updates, np.float64)
+    deviation = np.sqrt(rate * spacing(2.0**-11, dtype) / up.size)
+    assert abs(up.mean() + rate) < 5 * deviation
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_the_inner_transformation_runs_in_float32(dtype):
+    seen = []
+
+    def update_fn(updates, state, params=None, *, extra):
+        seen.append((updates.dtype, state.dtype, params.dtype, extra))
+        return updates, state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: params, update_fn)
+    tx, p = ao.stochastic_rounding(inner), jnp.ones(3, dtype)
+    tx.update(p, tx.init(p), p, extra=1)
+    assert seen == [(jnp.float32, jnp.float32, jnp.float32, 1)]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@hypothesis.given(PARAMETERS)
+def test_no_update_leaves_the_parameter(dtype, p):
+    p = np.float32(jnp.asarray(p, dtype))
+    np.testing.assert_array_equal(rounded(p, 0.0, dtype), p)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_update_beyond_the_largest_number_is_clipped_to_it(dtype):
+    largest = float(jnp.finfo(dtype).max)
+    for p in (largest, -largest):
+        np.testing.assert_array_equal(rounded(p, -p, dtype), 0)
+        np.testing.assert_array_equal(rounded(p, -1.0025 * p, dtype), 0)
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -56,10 +161,18 @@ def test_finite_never_becomes_infinite(dtype):
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_non_finite_stays_visible(bad):
-    tx = ao.stochastic_rounding()
+    tx = wrapper()
     params = jnp.ones(3, jnp.bfloat16)
     updates, _ = tx.update(jnp.full(3, bad, jnp.bfloat16), tx.init(params), params)
-    np.testing.assert_array_equal(updates, bad)
+    np.testing.assert_array_equal(updates.astype(jnp.float32), bad)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_every_not_a_number_stays_visible(dtype):
+    bits = jnp.asarray(np.tile(NOT_A_NUMBER, 512))
+    params = jnp.ones(bits.size, dtype)
+    updates, _ = wrapper().update(from_bits(bits), wrapper().init(params), params)
+    assert np.isnan(updates.astype(jnp.float32)).all()
 
 
 def test_subnormal_float16():
@@ -72,15 +185,16 @@ def test_subnormal_float16():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 def test_wider_parameters_pass(dtype):
-    tx = ao.stochastic_rounding()
+    tx = wrapper()
     params = {"p": jnp.ones(3, dtype), "none": None}
     updates = {"p": jnp.full(3, 1e-9, dtype), "none": None}
     got, _ = tx.update(updates, tx.init(params), params)
-    assert got["p"] is updates["p"] and got["none"] is None
+    chex.assert_trees_all_equal(got, updates)
+    chex.assert_trees_all_equal_dtypes(got, updates)
 
 
 def test_leaf_without_update_passes():
-    tx = ao.stochastic_rounding()
+    tx = wrapper()
     params = {"p": jnp.ones(3, jnp.bfloat16)}
     assert tx.update({"p": None}, tx.init(params), params)[0] == {"p": None}
 
@@ -90,7 +204,7 @@ def test_noise_changes_with_step_seed_leaf_and_not_otherwise():
     updates = [jnp.full(64, 2.0**-9, jnp.float32)] * 2
 
     def run(seed, steps=1):
-        tx = ao.stochastic_rounding(seed)
+        tx = wrapper(seed)
         state = tx.init(params)
         for _ in range(steps):
             got, state = tx.update(updates, state, params)
@@ -107,25 +221,45 @@ def test_noise_changes_with_step_seed_leaf_and_not_otherwise():
 )
 def test_seed_out_of_range(seed):
     with pytest.raises(ValueError, match="seed must be a whole number") as error:
-        ao.stochastic_rounding(seed)
+        wrapper(seed)
     assert repr(seed) in str(error.value)
 
 
+@pytest.mark.parametrize("tx", [0, None, ao.adamax])
+def test_wraps_a_transformation(tx):
+    with pytest.raises(ValueError, match="tx must be the transformation to wrap") as e:
+        ao.stochastic_rounding(tx)
+    assert repr(tx) in str(e.value)
+
+
+def test_groups_have_noise_of_their_own():
+    tx = optax.partition({"a": wrapper(), "b": wrapper()}, {"a": "a", "b": "b"})
+    params = dict.fromkeys("ab", jnp.ones(SIZE, jnp.bfloat16))
+    updates = dict.fromkeys("ab", jnp.full(SIZE, 2.0**-9, jnp.bfloat16))
+    got, _ = tx.update(updates, tx.init(params), params)
+    up = [np.asarray(got[name]) > 0 for name in "ab"]
+    assert abs(np.corrcoef(*up)[0, 1]) < 5 / np.sqrt(SIZE)
+
+
 def test_needs_parameters():
-    tx = ao.stochastic_rounding()
+    tx = wrapper()
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(jnp.ones(2), tx.init(None))
 
 
 @pytest.mark.usefixtures("lenient_promotion")
-def test_after_wrappers_that_skip_steps():
+@pytest.mark.parametrize("outside", [True, False])
+def test_wrappers_that_skip_steps(outside):
     params = jnp.full(64, 1.0, jnp.bfloat16)
     inner = ao.adamax(1e-3, state_dtype=jnp.uint16)
-    for wrapped, first in [
-        (optax.apply_if_finite(inner, 5), jnp.full(64, np.nan, jnp.bfloat16)),
-        (optax.MultiSteps(inner, 2).gradient_transformation(), params),
+    for skipping, first in [
+        (lambda tx: optax.apply_if_finite(tx, 5), jnp.full(64, np.nan, jnp.bfloat16)),
+        (lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(), params),
     ]:
-        tx = optax.chain(wrapped, ao.stochastic_rounding())
+        if outside:
+            tx = skipping(ao.stochastic_rounding(inner))
+        else:
+            tx = ao.stochastic_rounding(skipping(inner))
         state = tx.init(params)
         skipped, state = jax.jit(tx.update)(first, state, params)
         np.testing.assert_array_equal(skipped, 0)
@@ -155,7 +289,7 @@ def test_trains_where_rounding_to_nearest_stalls():
 
     adamax = ao.adamax(1e-3)
     nearest = train(adamax, "bfloat16")
-    stochastic = train(optax.chain(adamax, ao.stochastic_rounding()), "bfloat16")
+    stochastic = train(ao.stochastic_rounding(adamax), "bfloat16")
     exact = train(adamax, "float32")
     assert nearest > 0.2  # it never moved
     assert exact < 1e-8
@@ -176,7 +310,7 @@ def test_trains_where_rounding_to_nearest_stalls():
 )
 def test_updates_that_do_not_fit(updates, message):
     # They were broadcast, or cut down to their real parts.
-    tx = ao.stochastic_rounding()
+    tx = wrapper()
     params = {"a": jnp.ones(3, jnp.bfloat16)}
     with pytest.raises(ValueError, match=message):
         tx.update(updates, tx.init(params), params)
@@ -184,4 +318,4 @@ def test_updates_that_do_not_fit(updates, message):
 
 @pytest.mark.parametrize("seed", [3, np.uint32(3), np.array(3), jnp.array(3)])
 def test_seeds_of_every_kind(seed):
-    assert ao.stochastic_rounding(seed).init({}).seed == 3
+    assert wrapper(seed).init({}) == wrapper(3).init({}) != wrapper(4).init({})

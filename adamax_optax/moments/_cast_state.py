@@ -11,7 +11,7 @@ import optax
 
 from adamax_optax._arrays import put_like
 from adamax_optax._dtypes import StateDType
-from adamax_optax._rounding import leaf_key, next_key, noise
+from adamax_optax._rounding import leaf_keys, next_key, noise
 from adamax_optax._sharding import replicated_beside
 from adamax_optax.moments._infinity_norm import ScaleByInfinityNormState
 from adamax_optax.moments._reduced_norm import (
@@ -67,7 +67,7 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
       the new form and rounded once. Within the range, the error is at most 1 part in
       128 of m and 1 in 256 of u in bfloat16, 1 in 500 of both in float16 (of m if it
       is at least 4e-9 in size), and 12% of u in uint16. m is rounded at random, without
-      bias; in uint16 that holds for |m| / u of at most 64.
+      bias; in uint16 that holds for |m| / u of at most 1024.
 
     Raises:
       ValueError: If `state_dtype` is none of these, if the moments are complex and it
@@ -124,8 +124,9 @@ def _cast(state: Moments, state_dtype: StateDType) -> Moments:
     bound = None
     if codec.bounded:
         bound = _stacked(map(_bound_of, leaves, jax.tree.leaves(moments.nu)), scale)
+    keys = leaf_keys(key, moments.mu)
     return _quantized(
-        codec, moments, scale, bound, key, lambda leaf, m: noise(m, leaf_key(key, leaf))
+        codec, moments, scale, bound, key, lambda leaf, m: noise(m, keys[leaf])
     )
 
 

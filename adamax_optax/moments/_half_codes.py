@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from adamax_optax._dtypes import decayed_mean
 from adamax_optax._rounding import (
     power_of_two,
-    round_at_random,
     round_to_nearest,
-    to_bits,
+    to_bfloat16_at_random,
+    to_float16_at_random,
 )
 
 Codes = tuple[jax.Array, jax.Array]
@@ -71,7 +72,7 @@ class HalfCodes:
         """Return the codes after one gradient; see `Codec`."""
         mean, norm = codes
         g = self._clip(g)  # NaN passes, and shows in m
-        m = b1 * self._decode(mean) + (1 - b1) * g  # m ← β1 m + (1 - β1) g
+        m = decayed_mean(self._decode(mean), g, b1)  # m ← β1 m + (1 - β1) g
         half = power_of_two(-quarterings)
         kept = norm.astype(jnp.float32) * (half if self.root else half * half)
         new = (jnp.abs(g) + eps) * inverse  # v ← max(v, (|g| + ε) / s)
@@ -109,11 +110,9 @@ class HalfCodes:
         return x * jnp.abs(x) if self.root else x
 
     def _mean_code(self, m: jax.Array, random: jax.Array) -> jax.Array:
-        if not self.root:
-            return round_at_random(m, self.dtype, random)
-        root = round_at_random(jnp.sqrt(jnp.abs(m)), self.dtype, random)
-        # Test the sign bit, so that an m that underflowed to -0.0 keeps its sign.
-        return jnp.where(to_bits(m) < 0, -root, root)
+        if self.root:
+            return to_float16_at_random(jnp.sqrt(jnp.abs(m)), m, random)
+        return to_bfloat16_at_random(m, random)
 
     def _larger_norm(self, kept: jax.Array, new: jax.Array) -> jax.Array:
         """Return the code of max(v, new), where `kept` is the code of v."""
@@ -126,7 +125,7 @@ class HalfCodes:
         # and `new` alone may not.
         larger = jnp.maximum(new, kept * kept)
         return jnp.where(
-            new > kept * kept,
-            round_to_nearest(jnp.sqrt(larger), self.dtype),
+            new <= kept * kept,  # false where either is NaN, which `larger` keeps
             kept.astype(self.dtype),
+            round_to_nearest(jnp.sqrt(larger), self.dtype),
         )

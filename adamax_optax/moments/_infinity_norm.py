@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from adamax_optax._checks import check_gradients, check_hyperparameters, check_inexact
-from adamax_optax._dtypes import StateDType, compute_dtype, real_dtype, scalar
+from adamax_optax._dtypes import (
+    StateDType,
+    compute_dtype,
+    decayed_mean,
+    real_dtype,
+    scalar,
+)
 from adamax_optax._sharding import filled_like
 from adamax_optax.moments._reduced_norm import (
     check_state,
@@ -55,7 +61,7 @@ def scale_by_infinity_norm(
       state_dtype: How the moments are stored: `None`, in the parameters' dtype but at
         least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
         (4 bytes); `jnp.uint16`, both in one word (2 bytes), which works for all betas
-        but gets noisier as b1 approaches or exceeds b2.
+        but gets noisier as b1 approaches 1, or approaches or exceeds b2.
 
     Returns:
       A transformation whose state is a `ScaleByInfinityNormState`, or with a
@@ -102,7 +108,7 @@ def scale_by_infinity_norm(
         # m_t = β1 m_{t-1} + (1 - β1) g_t
         def first_moment(g, m):
             decay = scalar(b1, m.dtype)  # before 1 - β1, which would be narrow
-            return decay * m + (1 - decay) * jnp.asarray(g, m.dtype)
+            return decayed_mean(m, jnp.asarray(g, m.dtype), decay)
 
         # u_t = max(β2 u_{t-1}, |g_t| + ε)
         def infinity_norm(g, m, u):

@@ -15,7 +15,7 @@ from adamax_optax._rounding import (
     BIAS,
     MANTISSA,
     from_bits,
-    leaf_key,
+    leaf_keys,
     next_key,
     noise,
     to_bits,
@@ -189,6 +189,7 @@ def reduced_infinity_norm(
         gradients, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
         codes = list(zip(*map(treedef.flatten_up_to, state.codes), strict=True))
         key = next_key(state.key)
+        keys = leaf_keys(key, state.codes[0])
         # s ← β2 s
         scale = jax.tree.map(lambda s: decay_scale(s, b2)[0], state.scale)
         quarterings = jax.tree.map(lambda s: decay_scale(s, b2)[1], state.scale)
@@ -209,7 +210,7 @@ def reduced_infinity_norm(
             own = [x[leaf] for x in scales]
             bounds = None if bound is None else (old_bounds[leaf], new_bounds[leaf])
             ratio, codes[i] = _step_leaf(
-                g, codes[i], own, bounds, leaf_key(key, leaf), traced, codec, fixed
+                g, codes[i], own, bounds, keys[leaf], traced, codec, fixed
             )
             outputs.append(ratio)
         trees = [[leaf[i] for leaf in codes] for i in range(len(state.codes))]

@@ -8,9 +8,9 @@ most 12% off. To divide v by 4, subtract 8 from its code.
 
 r needs no scale of its own: |r| never exceeds C = c B, with B the bound in the state
 (see `next_bound`) and c = 1.1175 the most by which a stored u can be too small. Its
-code is a slice of the float32 bits of x = 1 + 247 |r| / C, which lies in [1, 248]: 8
-octaves of 16 steps each, C/3952 wide near 0, where 7 bits of fixed point would give
-C/127, and 8C/247 wide at the end.
+code is piecewise linear in the float32 bits of x = 1 + 11263 |r| / C, which lies in
+[1, 11264]: 6 octaves of 4 steps, then 5.5 of 16, where |r| is mostly found, then 1.875
+of 8. So steps are C/45052 wide near 0, where 7 bits of fixed point would give C/127.
 """
 
 import dataclasses
@@ -19,7 +19,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adamax_optax._rounding import BIAS, MANTISSA, from_bits, power_of_two, to_bits
+from adamax_optax._rounding import (
+    BIAS,
+    MANTISSA,
+    drop_at_random,
+    from_bits,
+    power_of_two,
+    to_bits,
+)
 
 Codes = tuple[jax.Array]
 
@@ -33,13 +40,15 @@ _QUARTER = 8  # steps of the norm's code in a factor of 4
 _GRADIENT_MAX = 2.0**34  # with s ≥ 1/2, v ≤ 2^35 is in range
 
 _RATIO_ONE = BIAS << MANTISSA  # bits of 1.0
-_RATIO_DROP = MANTISSA - 4
-_RATIO_MAX = 248.0  # 2^8 (1 - 2^-5), the last code
+_RATIO_STEP = MANTISSA - 4  # bits of a fine step: 16 in an octave
+_FINE_FROM, _FINE_TO = 96, 184  # where steps are fine, in fine steps
+_TOP = _FINE_FROM * 3 // 2 - _FINE_TO  # 2 code + _TOP meets the fine steps there
+_RATIO_MAX = 11264.0  # 2^13 (1 + 6/16), the last code
 
 # c, the largest factor by which v rounds down: from just under 1 + (1 - 0.53)/4 to 1.
 _ROUNDED_DOWN = 1 + (1 - _NORM_HALF) / 4
 _UNIT = _ROUNDED_DOWN / (_RATIO_MAX - 1)  # |r| = (x - 1) B _UNIT
-_BOUND_MAX = 64.0
+_BOUND_MAX = 1024.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,30 +72,32 @@ class WordCodes:
         random: jax.Array,
     ) -> Codes:
         """Return the code after one gradient; see `Codec`."""
-        (word,) = codes
+        word = codes[0].astype(jnp.int32)
         old_bound, bound = bounds
         # The code of v saturates, so g must too, or r would jump to its bound. NaN
         # passes.
         g = jnp.clip(g, -_GRADIENT_MAX, _GRADIENT_MAX)
         # v ← max(v, (|g| + ε) / s)
-        kept = word.astype(jnp.int32) & 0xFF
-        kept = jnp.where(kept == _NORM_NAN, kept, kept - _QUARTER * quarterings)
+        old = word & 0xFF
+        kept = jnp.where(old == _NORM_NAN, old, old - _QUARTER * quarterings)
         norm = jnp.maximum(kept, _norm_code((jnp.abs(g) + eps) * inverse))
         # m ← β1 m + (1 - β1) g with m = r u, in units of the new s = 4^q β2 old s
-        m = _ratio(word, old_bound) * _norm(word)
+        m = _ratio(word, old_bound) * _norm(old)
         m = m * (b1 / b2 * power_of_two(-2 * quarterings)) + g * ((1 - b1) * inverse)
         return (_join(_ratio_code(m, _norm(norm), bound, random), norm),)
 
     def ratio(self, codes: Codes, scale: jax.Array, bound: jax.Array) -> jax.Array:
         """Return m / u, float32: the stored r."""
-        return _ratio(codes[0], bound)
+        word = codes[0].astype(jnp.int32)
+        return jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, _ratio(word, bound))
 
     def dequantize(
         self, codes: Codes, scale: jax.Array, bound: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Return m and u, float32."""
-        (word,) = codes
-        u = jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, _norm(word)) * scale
+        word = codes[0].astype(jnp.int32)
+        norm = word & 0xFF
+        u = jnp.where(norm == _NORM_NAN, jnp.nan, _norm(norm)) * scale
         return _ratio(word, bound) * u, u
 
     def quantize(
@@ -111,8 +122,8 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
 
     A stored u_t may be less than |g_t|, by a factor of c at most; then the same holds
     with c times the bound. At constant betas the bound tends to (1 - β1) / (1 - β1/β2)
-    if β1 < β2, and otherwise grows without limit. It is capped at 64 - β1, where larger
-    ratios saturate.
+    if β1 < β2, and otherwise grows without limit. It is capped at 1024 - β1, where
+    larger ratios saturate.
 
     Args:
       bound: float32, of any shape; 0 before the first step.
@@ -139,28 +150,35 @@ def _join(ratio, norm):
     return (ratio.astype(jnp.uint16) << 8) | norm.astype(jnp.uint16)
 
 
-def _norm(word):
-    return from_bits(((word.astype(jnp.int32) & 0xFF) << _NORM_DROP) + _NORM_LOW)
+def _norm(code):
+    return from_bits((code << _NORM_DROP) + _NORM_LOW)
 
 
 def _norm_code(v):
     half = int(_NORM_HALF * 2**_NORM_DROP)
-    code = (to_bits(v) - _NORM_LOW + half) >> _NORM_DROP
+    code = (to_bits(v) - (_NORM_LOW - half)) >> _NORM_DROP
     return jnp.where(v != v, _NORM_NAN, jnp.clip(code, 0, _NORM_MAX))
 
 
 def _ratio(word, bound):
-    word = word.astype(jnp.int32)
-    x = from_bits((((word >> 8) & 0x7F) << _RATIO_DROP) + _RATIO_ONE)
+    code = (word >> 8) & 0x7F
+    # The bits of x are 4, then 1, then 2 fine steps from code to code.
+    coarse = 4 * code
+    fine = code + _FINE_FROM * 3 // 4
+    steps = jnp.maximum(jnp.minimum(coarse, fine), 2 * code + _TOP)
+    x = from_bits((steps << _RATIO_STEP) + _RATIO_ONE)
     magnitude = (x - 1.0) * (bound * _UNIT)
-    ratio = from_bits(to_bits(magnitude) | ((word & 0x8000) << 16))
-    return jnp.where((word & 0xFF) == _NORM_NAN, jnp.nan, ratio)
+    return from_bits(to_bits(magnitude) | ((word & 0x8000) << 16))
 
 
 def _ratio_code(m, v, bound, random):
     # The only division, used once: XLA on CPU would write a quotient that is used twice
     # to memory, and give a division of scalars a kernel of its own.
     x = jnp.minimum(jnp.abs(m) / (v * (bound * _UNIT)) + 1.0, _RATIO_MAX)
-    dropped = (random >> (32 - _RATIO_DROP)).astype(jnp.int32)
-    code = ((to_bits(x) + dropped) >> _RATIO_DROP) - (_RATIO_ONE >> _RATIO_DROP)
+    # The inverse of the lines in `_ratio`, times 4, to round a code of any width.
+    bits = to_bits(x) - _RATIO_ONE
+    fine = 4 * bits - (3 * _FINE_FROM << _RATIO_STEP)
+    top = 2 * bits - (2 * _TOP << _RATIO_STEP)
+    bits = jnp.minimum(jnp.maximum(bits, fine), top)
+    code = drop_at_random(bits, _RATIO_STEP + 2, random)
     return (code & 0x7F) | ((to_bits(m) >> 24) & 0x80)

@@ -72,9 +72,7 @@ def train(mesh: jax.sharding.Mesh, how: str, form: Any) -> Any:
             params = optimizer([grad_fn(optimizer.parameters[0], batch)])
         return whole((params, optimizer.state_dict()["state"]))
 
-    tx = optax.chain(
-        ao.adamax(0.05, weight_decay=0.1, state_dtype=form), ao.stochastic_rounding()
-    )
+    tx = ao.stochastic_rounding(ao.adamax(0.05, weight_decay=0.1, state_dtype=form))
     if how == "ZeRO":
         places = ao.state_shardings(tx, params, axis="data")
         state = jax.jit(tx.init, out_shardings=places)(params)

@@ -65,9 +65,7 @@ def arrays():
 @functools.cache
 def optimizer(form):
     """Return an optimizer with everything that draws on noise, and its step."""
-    tx = optax.chain(
-        ao.adamax(0.05, weight_decay=0.1, state_dtype=form), ao.stochastic_rounding(1)
-    )
+    tx = ao.stochastic_rounding(ao.adamax(0.05, weight_decay=0.1, state_dtype=form), 1)
 
     def step(gradients, params, state):
         updates, state = tx.update(gradients, state, params)

@@ -10,6 +10,21 @@ import numpy as np
 import adamax_optax as ao
 from adamax_optax.moments import _reduced_norm
 
+# NaN of every kind, as bits: quiet and signalling, all ones (what XLA's log makes on
+# CPU), and NVIDIA's.
+NOT_A_NUMBER = np.array(
+    [
+        0x7FC00000,
+        0xFFC00000,
+        0x7F800001,
+        0xFF800001,
+        0xFFFFFFFF,
+        0x7FFFFFFF,
+        0x7FBFFFFF,
+    ],
+    np.uint32,
+)
+
 
 @functools.cache
 def _compiled(state_dtype):

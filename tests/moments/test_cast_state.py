@@ -199,6 +199,23 @@ def test_moments_beyond_the_range_stay_finite(state_dtype, m):
     assert np.isfinite(mean) and np.isfinite(norm) and np.sign(mean) == np.sign(m)
 
 
+@pytest.mark.parametrize("state_dtype", FORMS[1:])
+def test_a_run_with_huge_gradients_can_be_cast(state_dtype):
+    # m is clipped as in a step: in float16 it was infinite, and all updates for ever.
+    wide, small = (
+        ao.scale_by_infinity_norm(state_dtype=x) for x in (None, state_dtype)
+    )
+    g = jnp.array([1e10, -1e10, 1.0])
+    state = wide.init(g)
+    for _ in range(3):
+        _, state = wide.update(g, state)
+    state = cast(state, state_dtype)
+    for _ in range(3):
+        update, state = small.update(g, state)
+        assert np.all(np.sign(update) == np.sign(g))
+        assert np.all(np.abs(update) < 1.0)
+
+
 @pytest.mark.parametrize(("m", "u"), [(np.nan, 1.0), (0.1, np.nan), (np.nan, np.inf)])
 def test_not_a_number_survives_the_word(m, u):
     small = encoded([m, 0.5], [u, 1.0], "uint16")

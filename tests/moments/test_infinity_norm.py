@@ -189,3 +189,40 @@ def test_traced_b1_is_subtracted_in_the_moments_dtype():
         return link.update(params, link.init(params))[1].mu
 
     np.testing.assert_allclose(first_moment(b1), 1 - np.float64(b1), rtol=1e-15)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("b1", [0.9, 0.99, 0.999, 0.9999, 0.99999])
+def test_weights_of_the_mean_add_up_to_one(b1, traced):
+    # The corrected mean of a constant is the constant. float32 rounds 0.99999 by 1e-8,
+    # which would be 0.1% of 1 - b1. What is left: m stays where a step is less than
+    # half of its last bit, in PyTorch too.
+    b1 = jnp.float32(b1) if traced else b1
+    tx = ao.scale_by_adamax(b1, 0.5, 0.0)
+    ones = jnp.ones(())
+
+    @jax.jit
+    def steps(state):
+        def step(state, _):
+            update, state = tx.update(ones, state)
+            return state, update
+
+        return jax.lax.scan(step, state, length=150_000)[1]
+
+    found = np.asarray(steps(tx.init(ones)))
+    np.testing.assert_allclose(found, 1, rtol=4e-4)
+
+
+@pytest.mark.parametrize("b1", [0.99, 0.999, 0.99999])
+def test_mean_near_one_is_exact_to_float32(b1):
+    g = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32) + 1
+    tx = ao.scale_by_infinity_norm(b1)
+
+    @jax.jit
+    def last(g):
+        step = lambda state, g: (tx.update(g, state)[1], None)  # noqa: E731
+        return jax.lax.scan(step, tx.init(g[0]), g)[0].mu
+
+    weights = b1 ** np.arange(len(g))[::-1, None] * (1 - b1)
+    expected = (weights * g.astype(np.float64)).sum(0)
+    np.testing.assert_allclose(last(g), expected, rtol=2e-5)

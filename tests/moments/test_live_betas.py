@@ -22,6 +22,7 @@ CHANGES = [
     (0.5, 0.999),
     (0.99, 0.999),
     (0.0, 0.0),
+    (0.9, 0.01),
 ]
 
 
@@ -123,7 +124,7 @@ def test_cast_needs_no_betas(form, change):
     tolerance = {None: 0.0, jnp.bfloat16: 2**-7, jnp.float16: 2**-9, jnp.uint16: 2**-3}
     np.testing.assert_allclose(again.nu, cast.nu, rtol=2**-8)
     bound = np.abs(cast.mu / cast.nu).max()
-    atol = 8 / 247 * 1.13 * bound * cast.nu if form == jnp.uint16 else 0.0
+    atol = 0.25 * 1.13 * bound * cast.nu if form == jnp.uint16 else 0.0
     difference = np.abs(again.mu - cast.mu)
     assert np.all(difference <= tolerance[form] * np.abs(cast.mu) + atol)
 
@@ -209,7 +210,7 @@ class TestBound:
         link = ao.scale_by_infinity_norm(0.9, 0.5, state_dtype=jnp.uint16)
         for _ in range(20):
             _, state = link.update(jnp.ones(3), state)
-        assert state.bound[0] == pytest.approx(63.1)  # 64 - b1
+        assert state.bound[0] == pytest.approx(1023.1)  # 1024 - b1
 
     @pytest.mark.parametrize("state_dtype", [jnp.bfloat16, jnp.float16])
     def test_two_arrays_need_none(self, state_dtype):

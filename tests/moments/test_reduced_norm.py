@@ -12,7 +12,8 @@ import optax
 import pytest
 
 import adamax_optax as ao
-from tests.moments.coding import decoded, traced_leaf_steps
+from adamax_optax._rounding import from_bits
+from tests.moments.coding import NOT_A_NUMBER, cast, decoded, traced_leaf_steps
 
 STATE_DTYPES = ["bfloat16", "float16", "uint16"]
 BYTES = {"bfloat16": 4, "float16": 4, "uint16": 2}
@@ -27,6 +28,11 @@ SLACK = {"bfloat16": 1.004, "float16": 1.001, "uint16": 1.1175}
 def link(state_dtype, **hyper):
     """Return the same transformation each time, so that it is compiled once."""
     return ao.scale_by_infinity_norm(**hyper, state_dtype=state_dtype)
+
+
+@functools.cache
+def jitted(state_dtype):
+    return jax.jit(link(state_dtype).update)
 
 
 @functools.cache
@@ -209,6 +215,66 @@ def test_not_a_number_is_visible_and_stays(state_dtype):
     assert np.isnan(updates[:, 0]).all() and np.isfinite(updates[:, 1]).all()
 
 
+@pytest.mark.parametrize("moment", ["gradient", "mu", "nu"])
+@pytest.mark.parametrize("old", [None, *STATE_DTYPES])
+@pytest.mark.parametrize("state_dtype", [None, *STATE_DTYPES])
+def test_every_not_a_number_shows_at_every_place_and_stays(state_dtype, old, moment):
+    # Random rounding carried some over into 0: for that, it takes many places.
+    bits = jnp.asarray(np.tile(NOT_A_NUMBER, 512))
+    bad, ones = from_bits(bits), jnp.ones(bits.size)
+    state = link(old).init(ones)
+    if moment == "gradient":
+        update, state = jitted(old)(bad, state)
+        assert np.isnan(update).all()
+    else:
+        state = cast(cast(state, None)._replace(**{moment: bad}), old)
+    state = cast(state, state_dtype)
+    for _ in range(3):
+        update, state = jitted(state_dtype)(ones, state)
+        assert np.isnan(update).all()
+
+
+@pytest.mark.parametrize("b1", [0.9, 0.99, 0.999])
+@pytest.mark.parametrize("state_dtype", [None, *STATE_DTYPES])
+def test_without_gradients_the_mean_decays_to_nothing(state_dtype, b1):
+    tx = ao.scale_by_infinity_norm(b1, state_dtype=state_dtype)
+    first = jnp.asarray(np.geomspace(1e-6, 1.0, 64), jnp.float32)
+
+    @jax.jit
+    def last_update(state):
+        def step(_, carry):
+            return tx.update(jnp.zeros_like(first), carry[1])
+
+        return jax.lax.fori_loop(0, 100_000, step, (first, state))[0]
+
+    _, state = tx.update(first, tx.init(first))
+    np.testing.assert_array_equal(last_update(state), 0)
+
+
+@pytest.mark.parametrize("b1", [0.9, 0.99, 0.999])
+@pytest.mark.parametrize("gradient", [1e-9, 1e-7, 1e-3])
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_constant_gradients_move_as_in_float32(state_dtype, gradient, b1):
+    gradients = jnp.full((1000, 4096), gradient)
+    updates, _ = run(link(state_dtype, b1=b1), gradients)
+    ratios, _, _ = exact(gradients[:, :1], b1)
+    moved, expected = summed(updates).mean(), ratios.sum()
+    assert abs(moved / expected - 1) < 0.02
+
+
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_groups_have_noise_of_their_own(state_dtype):
+    # In each group of a partition, the leaf is number 0 and the key starts as 0.
+    groups = {name: ao.scale_by_infinity_norm(state_dtype=state_dtype) for name in "ab"}
+    tx = optax.partition(groups, {"a": "a", "b": "b"})
+    gradients = dict.fromkeys("ab", jnp.full(4096, 0.7))
+    state, step = tx.init(gradients), jax.jit(tx.update)
+    for _ in range(3):
+        updates, state = step(gradients, state)
+    assert np.any(updates["a"] != updates["b"])
+    assert abs(np.corrcoef(updates["a"], updates["b"])[0, 1]) < 5 / np.sqrt(4096)
+
+
 @pytest.mark.parametrize("state_dtype", STATE_DTYPES)
 def test_epsilon_outside(state_dtype):
     tx = ao.scale_by_infinity_norm(
@@ -318,6 +384,36 @@ def test_leaves_alike_are_traced_once_whoever_asks(state_dtype):
 
     assert traced(0.875) == traced(0.875)
     assert traced(jnp.float32(0.9)) == traced(jnp.float32(0.8))
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+@pytest.mark.parametrize("state_dtype", STATE_DTYPES)
+def test_reaches_the_floor_of_float32_on_a_quadratic(state_dtype):
+    # Its gradients shrink faster than u decays, so m / u becomes tiny.
+    random = np.random.default_rng(0)
+    rotation, _ = np.linalg.qr(random.normal(size=(64, 64)))
+    curvature = rotation @ np.diag(np.geomspace(1, 100, 64)) @ rotation.T
+    curvature = jnp.asarray(curvature, jnp.float32)
+    solution = jnp.asarray(random.normal(size=64), jnp.float32)
+    steps = 10_000
+
+    def last_loss(state_dtype):
+        rate = optax.cosine_decay_schedule(0.1, steps)
+        tx = ao.adamax(rate, state_dtype=state_dtype)
+
+        def step(carry, _):
+            x, state = carry
+            gradient = curvature @ (x - solution)
+            update, state = tx.update(gradient, state, x)
+            return (x + update, state), (x - solution) @ gradient / 2
+
+        @jax.jit
+        def losses(x):
+            return jax.lax.scan(step, (x, tx.init(x)), length=steps)[1]
+
+        return np.asarray(losses(jnp.zeros(64)), np.float64)[-steps // 10 :].mean()
+
+    assert last_loss(state_dtype) < 10 * last_loss(None)
 
 
 # --- The lazy scale: exact, and in range for ever -------------------------------------

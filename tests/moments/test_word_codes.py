@@ -11,7 +11,13 @@ from tests.moments.coding import decoded, encoded
 
 # How much smaller a stored u can be: below 1.1175, 1 + 1/4 rounds down to 1.
 SLACK = 1.1175
-CAP = 64.0
+CAP = 1024.0
+# The codes of |m| / u, relative to the largest: from 4, 16 and then 8 steps in each
+# octave of x, which begins at 1.
+_SIXTEENTHS = np.cumsum([0] + [4] * 24 + [1] * 88 + [2] * 15)
+_X = 2.0 ** (_SIXTEENTHS // 16) * (1 + _SIXTEENTHS % 16 / 16)
+LEVELS = SLACK * (_X - 1) / (_X[-1] - 1)
+WIDEST = np.diff(LEVELS).max()
 
 
 def there_and_back(m, u):
@@ -26,7 +32,7 @@ def there_and_back(m, u):
 def test_cast_takes_the_bound_from_the_data():
     ratio, _, bound = there_and_back([0.5, -0.25, 0.0], 1.0)
     assert bound == pytest.approx(0.5)
-    np.testing.assert_allclose(ratio, [0.5, -0.25, 0.0], atol=8 / 247 * SLACK * bound)
+    np.testing.assert_allclose(ratio, [0.5, -0.25, 0.0], atol=WIDEST * bound)
 
 
 def test_larger_ratios_than_the_cap_saturate():
@@ -57,6 +63,16 @@ def test_norm_is_within_an_eighth(u):
     assert abs(stored / np.float64(np.float32(u)) - 1) < 0.12
 
 
+def test_ratios_have_128_sizes():
+    assert len(LEVELS) == 128 and LEVELS[-1] == SLACK
+    np.testing.assert_allclose(SLACK / LEVELS[1], 45052)
+    words = (np.arange(128) << 8).astype(np.uint16)
+    state = ao.scale_by_infinity_norm(state_dtype="uint16").init(jnp.zeros(128))
+    state = state._replace(codes=(jnp.asarray(words),), bound=jnp.ones(1))
+    mean, norm = decoded(state)
+    np.testing.assert_allclose(mean / norm, LEVELS, rtol=1e-6)
+
+
 @hypothesis.given(st.floats(-1.0, 1.0, width=32), st.floats(-20, 20))
 def test_ratio_has_no_bias_keeps_its_sign_and_its_bound(part, exponent):
     size = 4096
@@ -69,8 +85,8 @@ def test_ratio_has_no_bias_keeps_its_sign_and_its_bound(part, exponent):
     assert bound == pytest.approx(1)
     assert np.all(stored * np.sign(part) >= 0)
     assert np.all(np.abs(stored) <= SLACK * (1 + 1e-6))
-    # A step of the code is C/3952 near 0 and 8C/247 at the end, with C = c B.
-    step = SLACK * max(1 / 3952, abs(part) / SLACK / 8 + 1 / 247)
+    i = np.clip(np.searchsorted(LEVELS, abs(part)), 1, 127)
+    step = (LEVELS[i] - LEVELS[i - 1]) * 1.0001
     assert np.all(np.abs(stored - part) <= step)
     assert abs(stored.mean() - part) <= 5 * step / 2 / np.sqrt(size) + 1e-6
 
