@@ -40,9 +40,7 @@ def parts(module: Any, other: Any) -> dict[int, Any]:
     nnx = sys.modules["flax.nnx"]
     copies = dict(nnx.iter_graph(other))
     return {
-        id(part): copies[path]
-        for path, part in nnx.iter_graph(module)
-        if is_node(part)
+        id(part): copies[path] for path, part in nnx.iter_graph(module) if is_node(part)
     }
 
 
@@ -108,9 +106,9 @@ class Structure:
             if not _has(container, key, child)
         ]
         raise ValueError(
-            f"A module must keep the parts that it had when the optimizer was made, but "
-            f"{changed} were replaced or removed. Put new values into them instead, for "
-            "example with nnx.update(module, state), or make a new optimizer."
+            "A module must keep the parts that it had when the optimizer was made, "
+            f"but {changed} were replaced or removed. Put new values into them, as "
+            "nnx.update(module, state) does, or make a new optimizer."
         )
 
     def _walk(self, x: Any) -> bool:

@@ -99,15 +99,17 @@ class Matcher:
     def _paths_in(self, module):
         """Return the path of each parameter in a module that has all of them."""
         paths = {}
-        if _nnx.is_node(module) and self._variables is not None:
+        if _nnx.is_node(module):
             paths = {id(v): names(path) for path, v in _nnx.variables_of(module)}
-        for path, variable in zip(self._paths, self._variables or [None], strict=False):
+        variables = self._variables or [None] * len(self._paths)
+        for path, variable in zip(self._paths, variables, strict=True):
             if id(variable) not in paths:
                 raise ValueError(
-                    f"module must be an nnx.Module with all parameters, but {label(path)} "
-                    f"is not one of its nnx.Param; got {type(module).__name__}."
+                    "module must be an nnx.Module with all parameters, but "
+                    f"{label(path)} is not one of its nnx.Param; got "
+                    f"{type(module).__name__}."
                 )
-        return [paths[id(variable)] for variable in self._variables]
+        return [paths[id(variable)] for variable in variables]
 
     def _places_in(self, found):
         """Return where the parameters are in the gradients of a whole module.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ def check(
     names = ("lr", "betas", "eps", "weight_decay", "maximize")
     if missing := [name for name in names if name not in group]:
         raise ValueError(
-            f"A parameter group must have all hyperparameters, but one lacks {missing}. "
-            "Assign them, or append a new dict, which gets the defaults."
+            f"A parameter group must have all hyperparameters, but one lacks {missing}."
+            " Assign them, or append a new dict, which gets the defaults."
         )
     for name in ("lr", "eps", "weight_decay"):
         _check_number(name, group[name], look=look)

@@ -9,6 +9,7 @@ import numpy as np
 
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax.compat import _gradients, _hyperparameters, _parameters
+from adamax_optax.compat._plan import Spec, sharding_of
 
 
 class Layout:
@@ -26,7 +27,7 @@ class Layout:
       shapes: The shape of each parameter.
       owners, slots: The variables of NNX in which a step stores new arrays itself, and
         the attributes for them.
-      in_place: For each parameter, whether it has such an owner.
+      in_trees: For each parameter, whether it has no such owner.
       matcher: Matches gradients with the parameters.
     """
 
@@ -51,7 +52,7 @@ class Layout:
             self.paths, self.shapes, *self._variables_and_roots()
         )
         owners = [owner for own in found for owner in own.owners]
-        self.in_place = [owner is not None for owner in owners]
+        self.in_trees = [owner is None for owner in owners]
         self.owners = [owner[0] for owner in owners if owner is not None]
         self.slots = [owner[1] for owner in owners if owner is not None]
 
@@ -63,6 +64,20 @@ class Layout:
                 check_group(group)
             arrays += own.read(group["params"])
         return arrays
+
+    def specs(
+        self, params: Sequence[Any], kinds: Sequence[tuple[Any, bool]]
+    ) -> tuple[Spec, ...]:
+        """Return the specs of parameters with these arrays.
+
+        `kinds` has the `_hyperparameters.kind` of each group.
+        """
+        return tuple(
+            Spec(array.shape, array.dtype, sharding_of(array), i, *kinds[i], in_tree)
+            for array, i, in_tree in zip(
+                params, self.group_of, self.in_trees, strict=True
+            )
+        )
 
     def write(self, arrays: Sequence[Any]) -> None:
         """Put the arrays of all parameters without an owner into the groups."""
@@ -96,7 +111,10 @@ class Layout:
 
 
 def arrange(
-    groups: Sequence[Any], defaults: Mapping[str, Any], old: Layout | None, grouped: bool
+    groups: Sequence[Any],
+    defaults: Mapping[str, Any],
+    old: Layout | None,
+    grouped: bool,
 ) -> Layout:
     """Return the layout of groups, some of which may be in an old layout.
 
@@ -106,7 +124,9 @@ def arrange(
       ValueError: If a group is no dict with parameters, a hyperparameter is out of
         range, or a parameter is in two groups.
     """
-    known = {} if old is None else dict(zip(map(id, old.groups), old.found, strict=True))
+    known = (
+        {} if old is None else dict(zip(map(id, old.groups), old.found, strict=True))
+    )
     found, trees, new = [], [], []
     for group in groups:
         check_group(group)
@@ -134,6 +154,15 @@ def _refuse_shared(found: Sequence[_parameters.Parameters], trees: Sequence[Any]
                     f"{_parameters.label(path)} of group {i} is already in group "
                     f"{first[id(x)]}."
                 )
+
+
+def are_groups(params: Any) -> bool:
+    """Return whether `params` is a list of groups."""
+    return (
+        isinstance(params, list | tuple)
+        and len(params) > 0
+        and all(isinstance(entry, Mapping) and "params" in entry for entry in params)
+    )
 
 
 def check_group(group: Any) -> None:

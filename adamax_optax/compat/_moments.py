@@ -63,7 +63,7 @@ class Packed(NamedTuple):
       moments: For each piece of the plan, a tuple of the arrays of m and u, or their
         codes; stacked in the order of the piece's parameters.
       counts: Step counts, in the order of the pieces; int32, shape (parameters,).
-      coding: A `Coding` in the same order, as a tuple; `None` if no moments are reduced.
+      coding: A `Coding` in the same order, as a tuple; `None` if nothing is reduced.
     """
 
     moments: Any
@@ -85,7 +85,8 @@ def cast(state: ParamState, spec: Spec, number: int) -> ParamState:
     wanted: Any = spec.state_dtype
     if state_dtype_of(state.moments) == wanted:
         return state
-    moments: Any = cast_state(state.moments, wanted)
+    moments: Any = state.moments  # its types are narrower than Optax's
+    moments = cast_state(moments, wanted)
     if wanted is None:
         dtype = compute_dtype(jnp.finfo(spec.dtype).dtype)
         return state._replace(moments=jax.tree.map(lambda x: x.astype(dtype), moments))
@@ -213,7 +214,8 @@ def unpack(packed: Packed, specs: Sequence[Spec]) -> list[ParamState]:
         for i, k in enumerate(piece.numbers):
             form = form_of(specs[k].dtype, specs[k].state_dtype)
             leaves = [
-                put_like(array, np.asarray(array)[i]) if piece.stacked
+                put_like(array, np.asarray(array)[i])
+                if piece.stacked
                 else jnp.copy(array)
                 for array in arrays
             ]

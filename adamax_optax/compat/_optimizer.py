@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,8 @@ from adamax_optax.compat import (
     _parameters,
     _state_dict,
 )
-from adamax_optax.compat._layout import Layout, arrange, check_group
-from adamax_optax.compat._plan import Spec, sharding_of
-from adamax_optax.compat._step import program_of, store_at_once
+from adamax_optax.compat._layout import Layout, are_groups, arrange, check_group
+from adamax_optax.compat._step import Outdated, Program, program_of
 
 # Not pickled: made again from the groups and the states of their parameters.
 _REBUILT = (
@@ -40,10 +40,6 @@ _REBUILT = (
     "_state",
     "_zeros",
 )
-
-
-class _Outdated(Exception):
-    """The parameters or gradients are not of the kind that a program is for."""
 
 
 class Adamax:
@@ -106,6 +102,16 @@ class Adamax:
       )
     """
 
+    # Set by `_install`, all together.
+    _hyper: tuple[Any, Any]  # the hyperparameters of the last step, and their arrays
+    _kinds: list[tuple[Any, bool]]  # those that are compiled into the step
+    _layout: Layout
+    _mask: tuple[Any, Any]  # which parameters step, as numbers and as an array
+    _place: Any  # the sharding of arrays that are not a parameter's
+    _program: Program
+    _published: Any  # the state whose parameters are in the groups
+    _state: Any  # the `Packed` moments, and the parameters that are not in place
+
     def __init__(
         self,
         params: Any,
@@ -134,7 +140,7 @@ class Adamax:
         self._donate = bool(donate)
         params, named = _parameters.listed(params)
         # Whether parameters and gradients are sequences with one entry per group.
-        grouped = _are_groups(params)
+        grouped = are_groups(params)
         groups = list(map(dict, params)) if grouped else [{"params": params, **named}]
         self._start(groups, grouped)
         if not self._layout.paths and not grouped:
@@ -171,7 +177,7 @@ class Adamax:
             of the parameters. A parameter whose gradient is `None` keeps its value, its
             moments and its step count. If the groups hold parts of an `nnx.Module`, it
             may also be the gradients of the whole module.
-          module: That module, needed only if parts of it have the same names and shapes.
+          module: That module; needed only if its parts have equal names and shapes.
 
         Returns:
           The new parameters, in the structure given to the constructor. NNX modules and
@@ -210,7 +216,7 @@ class Adamax:
             group = dict(param_group)
             new = arrange([*self._groups, group], self.defaults, layout, grouped=True)
             self._groups.append(group)
-            self._install(new, self._by_owner())
+            self._install(new, self._states_for(new))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's layout.
@@ -259,7 +265,7 @@ class Adamax:
                 own = group["params"]
                 group.clear()
                 group.update(loaded, params=own)
-            self._install(layout, dict(zip(map(id, layout.owned()), states, strict=True)))
+            self._install(layout, states)
 
     def init(self, params: Any) -> optax.OptState:
         """Return a functional state: Optax's `init`.
@@ -328,14 +334,11 @@ class Adamax:
     ) -> None:
         """Set what is not pickled; without `states`, no parameter has taken a step."""
         self._lock = threading.RLock()
-        # Which parameters step, as Python numbers and as an array on the device.
-        self._mask: tuple[Any, Any] = (None, None)
         # Gradients of parameters that do not step, by shape, dtype and sharding.
         self._zeros: dict[Any, jax.Array] = {}
         self._groups = groups
         layout = arrange(groups, self.defaults, None, grouped)
-        own = {} if states is None else dict(zip(map(id, layout.owned()), states, strict=True))
-        self._install(layout, own)
+        self._install(layout, states or [None] * len(layout.paths))
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[Layout]:
@@ -348,7 +351,7 @@ class Adamax:
                 # Groups were removed from `param_groups`, or put into it.
                 grouped = self._layout.grouped or len(groups) != 1
                 layout = arrange(groups, self.defaults, self._layout, grouped)
-                self._install(layout, self._by_owner())
+                self._install(layout, self._states_for(layout))
             yield self._layout
 
     def _publish(self) -> None:
@@ -360,33 +363,46 @@ class Adamax:
                 self._layout.write(state[1])
                 self._published = state
 
-    def _by_owner(self) -> dict[int, _moments.ParamState]:
-        """Return the state of each parameter, by the id of the object that it is."""
-        return dict(zip(map(id, self._layout.owned()), self._states(), strict=True))
-
     def _states(self) -> list[_moments.ParamState]:
         """Return copies of the states of all parameters."""
         return _moments.unpack(_moments.Packed(*self._state[0]), self._program.specs)
 
+    def _states_for(self, layout: Layout) -> list[_moments.ParamState | None]:
+        """Return the state of each parameter of a layout; `None` if it is new.
+
+        As in PyTorch, a parameter keeps its state in whatever group it is.
+        """
+        old, states = self._layout, self._states()
+        by_owner: dict[int, Any] = dict(zip(map(id, old.owned()), states, strict=True))
+        rest = iter(states)
+        by_group = {
+            id(group): list(itertools.islice(rest, size))
+            for group, size in zip(old.groups, old.sizes, strict=True)
+        }
+        found: list[_moments.ParamState | None] = []
+        for group, own in zip(layout.groups, layout.found, strict=True):
+            if id(group) in by_group:
+                found += by_group[id(group)]
+            else:
+                found += [by_owner.get(id(x)) for x in own.owned(group["params"])]
+        return found
+
     def _install(
-        self, layout: Layout, states: Mapping[int, _moments.ParamState]
+        self, layout: Layout, states: Sequence[_moments.ParamState | None]
     ) -> None:
-        """Go over to a layout; `states` has the state of each parameter that has one,
-        by the id of the object that it is."""
+        """Go over to a layout; the state of a new parameter is `None`."""
         params = layout.read()
         kinds = list(map(_hyperparameters.kind, layout.groups))
-        specs = _specs(layout, params, kinds)
-        own = [
-            _moments.cast(states[id(x)], spec, k)
-            if id(x) in states
-            else _moments.init(array, spec.state_dtype, k)
-            for k, (x, array, spec) in enumerate(
-                zip(layout.owned(), params, specs, strict=True)
-            )
+        specs = layout.specs(params, kinds)
+        full = [
+            _moments.init(params[k], spec.state_dtype, k)
+            if state is None
+            else _moments.cast(state, spec, k)
+            for k, (state, spec) in enumerate(zip(states, specs, strict=True))
         ]
-        trees = [p for p, in_place in zip(params, layout.in_place, strict=True) if not in_place]
-        state = tuple(_moments.pack(own, specs, params)), tuple(trees)
-        # At once, as a signal handler may look in between.
+        packed = _moments.pack(full, specs, params)
+        state = tuple(packed), tuple(itertools.compress(params, layout.in_trees))
+        # All at once, as a signal handler may look in between.
         vars(self).update(
             _hyper=(None, None),
             _kinds=kinds,
@@ -405,12 +421,14 @@ class Adamax:
         if found is None or found != self._hyper[0]:
             layout.check()
             if list(map(_hyperparameters.kind, layout.groups)) != self._kinds:
-                self._install(layout, self._by_owner())
+                self._install(layout, self._states())
             functional = list(map(_hyperparameters.to_functional, layout.groups))
             self._hyper = found, _hyperparameters.pack(functional, self._place)
         return self._hyper[1]
 
-    def _take(self, numbers: Sequence[int], leaves: list[Any], table: tuple[jax.Array, ...]) -> None:
+    def _take(
+        self, numbers: Sequence[int], leaves: list[Any], table: tuple[jax.Array, ...]
+    ) -> None:
         """Take a step with the gradients `leaves` of the parameters `numbers`."""
         layout = self._layout
         params, gradients = layout.read(), leaves
@@ -422,8 +440,8 @@ class Adamax:
             gradients = [leaf for _, leaf in sorted(zip(numbers, leaves, strict=True))]
         try:
             self._run(params, gradients, table, stepping)
-        except _Outdated:
-            self._install(layout, self._by_owner())
+        except Outdated:
+            self._install(layout, self._states())
             table = self._table()
             params, gradients = (
                 list(map(_parameters.strongly_typed, arrays))
@@ -438,9 +456,7 @@ class Adamax:
         table: tuple[jax.Array, ...],
         stepping: jax.Array | None,
     ) -> None:
-        layout, program, before = self._layout, self._program, self._state
-        if self._donate:
-            params = _distinct(params, gradients)
+        layout, specs = self._layout, self._program.specs
 
         def prepare() -> None:
             """Check what is as it was in each step that is compiled."""
@@ -452,25 +468,18 @@ class Adamax:
             if isinstance(jnp.zeros(()), jax.core.Tracer):
                 raise _gradients.inside_trace()
             weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
-            if weak or _specs(layout, params, self._kinds) != program.specs:
-                raise _Outdated
+            if weak or layout.specs(params, self._kinds) != specs:
+                raise Outdated
 
-        results = program.results(before[0], params, gradients, table, stepping, prepare)
         try:
-            store_at_once(results, (self, *layout.owners), ("_state", *layout.slots))
-        except (ValueError, _Outdated):
-            raise
-        except BaseException:
-            if self._state is before:
-                program.renew()
-            raise
+            self._program.take(
+                (self._state[0], params, gradients, table, stepping),
+                prepare,
+                (self, *layout.owners),
+                ("_state", *layout.slots),
+            )
         finally:
             self._publish()
-        if self._donate:
-            # A step that was compiled just now has overwritten copies.
-            for param in params:
-                if isinstance(param, jax.Array) and not param.is_deleted():
-                    param.delete()
 
     def _filled(
         self, numbers: Sequence[int], leaves: Sequence[Any], params: Sequence[Any]
@@ -514,36 +523,6 @@ class Adamax:
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
 
 
-def _are_groups(params: Any) -> bool:
-    return (
-        isinstance(params, list | tuple)
-        and len(params) > 0
-        and all(isinstance(entry, Mapping) and "params" in entry for entry in params)
-    )
-
-
-def _specs(
-    layout: Layout, params: Sequence[Any], kinds: Sequence[tuple[Any, bool]]
-) -> tuple[Spec, ...]:
-    return tuple(
-        Spec(array.shape, array.dtype, sharding_of(array), i, *kinds[i], in_place)
-        for array, i, in_place in zip(
-            params, layout.group_of, layout.in_place, strict=True
-        )
-    )
-
-
-def _distinct(params: Sequence[Any], gradients: Sequence[Any]) -> Sequence[Any]:
-    """Return the parameters, copied where a donated array is used twice."""
-    if len({*map(id, params), *map(id, gradients)}) == len(params) + len(gradients):
-        return params
-    used, distinct = set(map(id, gradients)), []
-    for param in params:
-        distinct.append(jnp.copy(param) if id(param) in used else param)
-        used.add(id(param))
-    return distinct
-
-
 def _check_pytorch_options(
     foreach: Any, capturable: Any, differentiable: Any, fused: Any
 ) -> None:
@@ -558,6 +537,6 @@ def _check_pytorch_options(
         )
     if fused:
         raise ValueError(
-            f"fused must be None or False, as in PyTorch's Adamax, got {fused!r}. Every "
+            f"fused must be None or False, as in PyTorch's Adamax, got {fused!r}. Each "
             "step here is one compiled program."
         )

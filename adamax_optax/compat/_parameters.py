@@ -149,7 +149,7 @@ def find(params: Any) -> Parameters:
 
 
 def with_copies(params: Any) -> Any:
-    """Return a group's `params` with copies of the arrays; NNX objects stay the same."""
+    """Return a group's `params` with its arrays copied; NNX objects stay the same."""
     found = find(params)
     arrays = zip(found.read(params), found.owners, strict=True)
     return found.write(params, [jnp.copy(x) for x, owner in arrays if owner is None])
@@ -233,6 +233,6 @@ def check(array: Any, shape: tuple[int, ...], path: Path) -> None:
     """Raise `ValueError` unless a parameter is still an array of this shape."""
     if not is_array(array) or not is_inexact(array) or array.shape != shape:
         raise ValueError(
-            f"{label(path)} must stay an array of shape {shape}, of floating or complex "
-            f"numbers, got {array!r}."
+            f"{label(path)} must stay an array of shape {shape} and of floating or "
+            f"complex numbers, got {array!r}."
         )

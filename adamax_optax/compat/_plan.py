@@ -3,7 +3,7 @@
 With thousands of small parameters, a program that takes and returns an array for each
 moment spends its time passing arrays. So the moments of small parameters of one shape
 are stacked, whatever their groups and step counts, and `jax.vmap` steps them together.
-Larger parameters would lose more by the copies than they gain, and parameters on several
+Larger parameters would lose more by the copies than they gain. Parameters on several
 devices could not share an array without communication.
 """
 
@@ -29,7 +29,8 @@ class Spec(NamedTuple):
       state_dtype: The `state_dtype` of its moments, as a dtype.
       decays: Whether its group has a weight decay. Without one, the program need not
         read the parameters to update the moments.
-      in_place: Whether a step stores the new array in a variable of NNX itself.
+      in_tree: Whether the array is in a tree; if not, a step stores the new one in a
+        variable of NNX itself.
     """
 
     shape: tuple[int, ...]
@@ -38,7 +39,7 @@ class Spec(NamedTuple):
     group: int
     state_dtype: Any
     decays: bool
-    in_place: bool
+    in_tree: bool
 
 
 class Piece(NamedTuple):

@@ -1,10 +1,10 @@
 """One step of all parameters as one compiled program, which nothing can tear apart.
 
-A step overwrites the moments. Between the moment when the old arrays are deleted and the
-moment when the new ones are stored, a signal handler or an exception would find neither.
-So a compiled step is called, and its result stored, within one call of a C function, in
-which Python runs no signal handlers; and a step that is not compiled yet, which runs
-Python, gets copies to overwrite.
+A step overwrites the moments. After the old arrays are deleted and before the new ones
+are stored, a signal handler or an exception would find neither. So a compiled step is
+called, and its results are stored, within one call of a C function, in which Python
+runs no signal handlers. A step that is not compiled yet runs Python, and gets copies to
+overwrite.
 """
 
 import collections
@@ -13,7 +13,7 @@ import gc
 import itertools
 import operator
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +27,14 @@ from adamax_optax._sharding import place_beside
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._plan import Spec, pieces_of
 
-# Stores all results of an iterator in C: see `store_at_once`.
-_exhaust = collections.deque(maxlen=0).extend
+# Stores all results of an iterator in C: see `_store`.
+_exhaust = collections.deque[Any](maxlen=0).extend
 # From Python 3.12 on, no garbage is collected, and so no Python code runs, inside C.
 _COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+
+
+class Outdated(Exception):
+    """The arrays are not of the kind that a program is for."""
 
 
 class Overwritten:
@@ -51,6 +55,11 @@ class Overwritten:
         self._seen = False
         self._copies: Any = None
 
+    @property
+    def were_copied(self) -> bool:
+        """Whether a step has overwritten copies instead."""
+        return self._copies is not None
+
     def flatten(self) -> tuple[Any, None]:
         if not self._seen:
             self._seen = True
@@ -60,6 +69,7 @@ class Overwritten:
     def copies(self) -> Any:
         if self._copies is None:
             self._prepare()
+            treedef: Any
             leaves, treedef = jax.tree.flatten(self._arrays)
             self._copies = treedef.unflatten(list(map(jnp.copy, leaves)))
         return self._copies
@@ -82,8 +92,8 @@ class Program:
     def __init__(self, specs: tuple[Spec, ...], donate: bool) -> None:
         self.specs = specs
         self._donate = donate
-        self._trees = [k for k, spec in enumerate(specs) if not spec.in_place]
-        self._in_place = [k for k, spec in enumerate(specs) if spec.in_place]
+        self._trees = [k for k, spec in enumerate(specs) if spec.in_tree]
+        self._in_place = [k for k, spec in enumerate(specs) if not spec.in_tree]
         self._pieces = pieces_of(specs)
         self.renew()
 
@@ -107,41 +117,51 @@ class Program:
         # find the place where a NaN arose.
         self._keeping = jax.jit(step, out_shardings=places)
 
-    def results(
+    def take(
         self,
-        packed: _moments.Packed,
-        params: Sequence[Any],
-        gradients: Sequence[Any],
-        table: tuple[jax.Array, ...],
-        stepping: jax.Array | None,
+        arguments: tuple[Any, Any, Any, Any, Any],
         prepare: Callable[[], None],
-    ) -> Iterator[Any]:
-        """Return an iterator that takes the step when its first item is asked for.
+        owners: Sequence[Any],
+        names: Sequence[str],
+    ) -> None:
+        """Take a step and store its results.
 
         Args:
-          packed: The states of all parameters.
-          params: All parameters.
-          gradients: The gradient of each.
-          table: The hyperparameters of each group, as of `_hyperparameters.pack`.
-          stepping: Which parameters take a step; bool, shape (parameters,). All if
-            `None`.
-          prepare: Called before the step, if it is not yet compiled.
-
-        Returns:
-          A tuple of the new `Packed`, as a tuple, and of a tuple of the new arrays of
-          parameters that are not in place; then the new array of each that is.
+          arguments: The `Packed` states, as a tuple; all parameters; a gradient of
+            each; the hyperparameters of each group, as of `_hyperparameters.pack`; and
+            which parameters take a step (bool, shape (parameters,)), `None` if all do.
+          prepare: Called before a step that is not compiled yet.
+          owners: The objects that get the results: the first a tuple of the new states
+            and of a tuple of the new arrays of parameters in trees; each other one the
+            new array of a parameter that is not.
+          names: The name of the attribute of each.
         """
-        debugging = jax.config.jax_debug_nans or jax.config.jax_debug_infs
+        packed, params, gradients, table, stepping = arguments
+        own = params
+        if self._donate:
+            own = _distinct(params, gradients)
+            overwritten = Overwritten((packed, own), prepare)
+            rest = None, gradients, table, stepping
+        else:
+            overwritten = Overwritten((packed,), prepare)
+            rest = params, gradients, table, stepping
+        config: Any = jax.config  # its attributes are not typed
+        debugging = config.jax_debug_nans or config.jax_debug_infs
         call = self._keeping if debugging else self._overwriting
-        overwritten = (packed, params) if self._donate else (packed,)
-        arguments = (
-            Overwritten(overwritten, prepare),
-            None if self._donate else params,
-            gradients,
-            table,
-            stepping,
-        )
-        return itertools.chain.from_iterable(itertools.starmap(call, [arguments]))
+        results = itertools.starmap(call, [(overwritten, *rest)])
+        before = getattr(owners[0], names[0])
+        try:
+            _store(itertools.chain.from_iterable(results), owners, names)
+        except (ValueError, Outdated):
+            raise
+        except BaseException:
+            if getattr(owners[0], names[0]) is before:
+                self.renew()
+            raise
+        if self._donate and overwritten.were_copied:
+            for array in own:
+                if isinstance(array, jax.Array):
+                    array.delete()
 
     def _shardings(self) -> Any:
         """Return where the results of a step are; `None` if all are on one device."""
@@ -150,7 +170,8 @@ class Program:
         beside = place_beside(self.specs)
         first = [self.specs[piece.numbers[0]] for piece in self._pieces]
         moments = tuple(
-            (spec.sharding,) * len(_moments.leaves_of(_moments.form_of(spec.dtype, spec.state_dtype)))
+            (spec.sharding,)
+            * len(_moments.leaves_of(_moments.form_of(spec.dtype, spec.state_dtype)))
             for spec in first
         )
         reduced = any(spec.state_dtype is not None for spec in self.specs)
@@ -168,7 +189,6 @@ class Program:
 
     def _step(self, packed, params, gradients, table, stepping):
         moments, counts, coding = packed
-        order = [k for piece in self._pieces for k in piece.numbers]
         rows = counts, None if coding is None else _moments.Coding(*coding), stepping
         new: list[Any] = [None] * len(self.specs)
         stepped, codings = [], []
@@ -192,7 +212,9 @@ class Program:
         packed = (
             tuple(stepped),
             after if stepping is None else jnp.where(stepping, after, counts),
-            None if coding is None else tuple(map(jnp.concatenate, zip(*codings))),
+            None
+            if coding is None
+            else tuple(map(jnp.concatenate, zip(*codings, strict=True))),
         )
         trees = tuple(new[k] for k in self._trees)
         # JAX lets each output overwrite the first donated array of its shape. Moments
@@ -201,9 +223,7 @@ class Program:
         return ((packed, trees), *(new[k] for k in self._in_place))
 
 
-def store_at_once(
-    results: Iterator[Any], owners: Sequence[Any], names: Sequence[str]
-) -> None:
+def _store(results, owners, names):
     """Set an attribute of each owner to the next result, all in one call of C code."""
     setting = map(object.__setattr__, owners, names, results)
     if not (_COLLECTS_ANYWHERE and gc.isenabled()):
@@ -214,6 +234,17 @@ def store_at_once(
         _exhaust(setting)
     finally:
         gc.enable()
+
+
+def _distinct(params, gradients):
+    """Return the parameters, copied where a donated array is used twice."""
+    if len({*map(id, params), *map(id, gradients)}) == len(params) + len(gradients):
+        return params
+    used, distinct = set(map(id, gradients)), []
+    for param in params:
+        distinct.append(jnp.copy(param) if id(param) in used else param)
+        used.add(id(param))
+    return distinct
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

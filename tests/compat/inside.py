@@ -51,7 +51,7 @@ def lowered(optimizer: ao.Adamax, gradients: list[Any], stepping: Any = None) ->
     """Return the lowered program of a step, whose parameters are in one list."""
     program = optimizer._program
     overwritten: Any = (optimizer._state[0],)
-    params = optimizer._layout.read()
+    params: Any = optimizer._layout.read()
     if optimizer._donate:
         overwritten, params = (*overwritten, params), None
     return program._overwriting.lower(

@@ -93,9 +93,7 @@ def interrupted(run, signals, handler):
         signal.signal(signal.SIGALRM, old)
 
 
-@pytest.mark.parametrize(
-    "signals", [50, pytest.param(1000, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("signals", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_handler_that_raises(run, signals):
     def handler(*_):
         raise Interrupt
@@ -106,9 +104,7 @@ def test_a_handler_that_raises(run, signals):
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize(
-    "signals", [50, pytest.param(1000, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("signals", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_handler_that_saves(run, signals):
     """As one that writes a checkpoint before the machine is taken away."""
 

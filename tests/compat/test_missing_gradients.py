@@ -29,7 +29,9 @@ def test_numbers_are_those_of_pytorch(donate):
         for k, (param, shape) in enumerate(zip(theirs, SHAPES, strict=True)):
             gradient = np.float32(rng.normal(size=shape))
             param.grad = torch.tensor(gradient) if present[k] else None
-        ours([p.grad if p.grad is None else jnp.asarray(p.grad.numpy()) for p in theirs])
+        ours(
+            [p.grad if p.grad is None else jnp.asarray(p.grad.numpy()) for p in theirs]
+        )
         reference.step()
     for new, expected in zip(ours.parameters, theirs, strict=True):
         np.testing.assert_allclose(new, expected.detach(), rtol=2e-6, atol=1e-6)
@@ -47,7 +49,9 @@ def test_two_programs_do_for_all_subsets(state_dtype, dtype, monkeypatch):
     params = [jnp.ones((*shape, 2), dtype) for shape in SHAPES]
     optimizer = ao.Adamax([{"params": params, "state_dtype": state_dtype}])
     for present in subsets(60):
-        optimizer([[p if keep else None for p, keep in zip(params, present, strict=True)]])
+        optimizer(
+            [[p if keep else None for p, keep in zip(params, present, strict=True)]]
+        )
     optimizer([params])
     assert compilations() == 2
 
@@ -61,7 +65,9 @@ def test_what_has_no_gradient_stays_bit_for_bit(state_dtype):
     for step, gradient in enumerate(gradients):
         g = jnp.asarray(gradient, jnp.float32)
         keeps = step % 4
-        before = jax.tree.map(np.asarray, (optimizer.parameters, optimizer.state_dict()))
+        before = jax.tree.map(
+            np.asarray, (optimizer.parameters, optimizer.state_dict())
+        )
         optimizer([[None if k == keeps else g for k in range(4)]])
         after = jax.tree.map(np.asarray, (optimizer.parameters, optimizer.state_dict()))
         np.testing.assert_array_equal(after[0][0][keeps], before[0][0][keeps])

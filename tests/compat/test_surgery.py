@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import adamax_optax as ao
 
 torch = pytest.importorskip("torch")
-nnx = pytest.importorskip("flax.nnx")
 
 SIZES = (2, 3, 2, 4)
 
