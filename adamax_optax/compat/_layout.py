@@ -58,12 +58,11 @@ class Layout:
 
     def read(self) -> list[Any]:
         """Return the arrays of all parameters."""
-        arrays: list[Any] = []
-        for own, group in zip(self.found, self.groups, strict=True):
-            if "params" not in group:
-                check_group(group)
-            arrays += own.read(group["params"])
-        return arrays
+        return [
+            array
+            for own, group in zip(self.found, self.groups, strict=True)
+            for array in own.read(_params(group))
+        ]
 
     def specs(
         self, params: Sequence[Any], kinds: Sequence[tuple[Any, bool]]
@@ -92,7 +91,7 @@ class Layout:
         return [
             x
             for own, group in zip(self.found, self.groups, strict=True)
-            for x in own.owned(group["params"])
+            for x in own.owned(_params(group))
         ]
 
     def _variables_and_roots(self) -> tuple[list[Any] | None, list[_parameters.Path]]:
@@ -107,7 +106,7 @@ class Layout:
     def check(self) -> None:
         """Raise `ValueError` unless the hyperparameters of all groups are in range."""
         for own, group in zip(self.found, self.groups, strict=True):
-            _hyperparameters.check(group, _precision(own.read(group["params"])))
+            _hyperparameters.check(group, _precision(own.read(_params(group))))
 
 
 def arrange(
@@ -171,6 +170,12 @@ def check_group(group: Any) -> None:
         raise ValueError(
             f"A parameter group must be a dict with 'params', got {group!r}."
         )
+
+
+def _params(group: Any) -> Any:
+    if "params" not in group:
+        check_group(group)
+    return group["params"]
 
 
 def _precision(arrays: Sequence[Any]) -> Any:
