@@ -102,7 +102,7 @@ def train(argv=(), dtype="float32"):
             grads = accumulated(grads, more, args.accumulation)
             losses.append(loss.item())
             if (i + 1) % args.accumulation == 0:
-                optimizer.step(split(named_parameters(grads)))
+                optimizer.step(grads, model)
                 scheduler.step()
                 grads = None
         lr, loss = scheduler.get_last_lr()[0], sum(losses[-BATCHES:]) / BATCHES

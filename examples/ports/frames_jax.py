@@ -17,9 +17,6 @@ EPOCHS, BATCHES = 10, 6
 LR, RECTIFY_LR = 2e-2, 1e-2
 FILTER_LR_COE, CTX_LR_COE, FLOW_LR_COE, DEPTH_LR_COE = 1.0, 1.0, 0.5, 0.1
 EPSILON = 1e-3
-# The order of the groups.
-FILTERS = ["initScaleNets_filter", "initScaleNets_filter1", "initScaleNets_filter2"]
-PARTS = [*FILTERS, "ctxNet", "flownets", "depthNet", "rectifyNet"]
 
 
 def conv(inputs, outputs, *, rngs):
@@ -84,7 +81,7 @@ def train(dtype="float32"):
         for X0, X1, y in map(channels_last, frames(t, BATCHES, dtype)):
             total_loss, grads = grad_fn(model, X0, X1, y)
             losses.append(total_loss.item())
-            optimizer.step([grads[part] for part in PARTS])
+            optimizer.step(grads, model)
 
         val_loss = jnp.array(0.0)
         for X0, X1, y in map(channels_last, frames(EPOCHS, BATCHES, dtype)):

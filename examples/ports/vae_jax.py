@@ -91,7 +91,7 @@ def train(folder, epochs=EPOCHS, resume=False, dtype="float32"):
     ema_model = nnx.clone(model)
     optimizer = ao.Adamax(model, LEARNING_RATE, weight_decay=3e-4, eps=1e-3)
     scheduler = ao.lr_scheduler.CosineAnnealingLR(
-        optimizer, EPOCHS - WARMUP_EPOCHS - 1, eta_min=LEARNING_RATE_MIN
+        optimizer, float(EPOCHS - WARMUP_EPOCHS - 1), eta_min=LEARNING_RATE_MIN
     )
     checkpoint_file = os.path.join(folder, "vae.pickle")
     if resume:

@@ -82,7 +82,7 @@ def train(folder, epochs=EPOCHS, resume=False, dtype="float32"):
         model.parameters(), LEARNING_RATE, weight_decay=3e-4, eps=1e-3
     )
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, EPOCHS - WARMUP_EPOCHS - 1, eta_min=LEARNING_RATE_MIN
+        optimizer, float(EPOCHS - WARMUP_EPOCHS - 1), eta_min=LEARNING_RATE_MIN
     )
     checkpoint_file = os.path.join(folder, "vae.pt")
     if resume:
