@@ -1,6 +1,5 @@
 """The class `Adamax`, with the interface of MindSpore's and PyTorch's."""
 
-import contextlib
 import copy
 import itertools
 import operator
@@ -161,7 +160,8 @@ class Adamax:
     @property
     def parameters(self) -> Any:
         """The current parameters, as they were passed; with groups, a list of trees."""
-        trees = [group["params"] for group in self.param_groups]
+        self._publish()
+        trees = [group["params"] for group in self._groups]
         return trees if self._layout.grouped else trees[0]
 
     def __call__(self, gradients: Any = None, module: Any = None) -> Any:
@@ -188,7 +188,8 @@ class Adamax:
           ValueError: If the gradients do not fit the parameters, naming the first that
             does not, or if a hyperparameter in `param_groups` is out of range.
         """
-        with self._current() as layout:
+        with self._lock:
+            layout = self._refreshed()
             table = self._table()
             numbers, leaves = layout.matcher.match(gradients, module)
             if leaves:
@@ -211,7 +212,8 @@ class Adamax:
           ValueError: If a hyperparameter is out of range, there are no parameters, or
             one is already in another group.
         """
-        with self._current() as layout:
+        with self._lock:
+            layout = self._refreshed()
             check_group(param_group)
             group = dict(param_group)
             new = arrange([*self._groups, group], self.defaults, layout, grouped=True)
@@ -230,7 +232,8 @@ class Adamax:
           codes bit for bit. The dict is a deep copy with JAX arrays and can be pickled.
           As in PyTorch, it does not contain the parameters.
         """
-        with self._current() as layout:
+        with self._lock:
+            layout = self._refreshed()
             self._table()  # moments in the `state_dtype` that the groups have now
             return _state_dict.save(
                 self._groups, layout.sizes, self._states(), self._program.specs
@@ -248,7 +251,8 @@ class Adamax:
           ValueError: If the number of groups or parameters differs, something is
             missing, or a shape or a hyperparameter does not fit.
         """
-        with self._current() as layout:
+        with self._lock:
+            layout = self._refreshed()
             # A dict without `state_dtype` leaves this optimizer's unchanged.
             missing = [
                 self.defaults | {k: v for k, v in group.items() if k == "state_dtype"}
@@ -299,7 +303,8 @@ class Adamax:
         return f"{type(self).__name__} (\n" + "\n".join(groups) + ")"
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._current() as layout:
+        with self._lock:
+            layout = self._refreshed()
             kept = {k: v for k, v in vars(self).items() if k not in _REBUILT}
             return {
                 **kept,
@@ -340,19 +345,17 @@ class Adamax:
         layout = arrange(groups, self.defaults, None, grouped)
         self._install(layout, states or [None] * len(layout.paths))
 
-    @contextlib.contextmanager
-    def _current(self) -> Iterator[Layout]:
-        """Hold the lock, with everything as it is after the last step."""
-        with self._lock:
-            self._publish()
-            groups = self._groups
-            known = self._layout.groups
-            if len(known) != len(groups) or not all(map(operator.is_, known, groups)):
-                # Groups were removed from `param_groups`, or put into it.
-                grouped = self._layout.grouped or len(groups) != 1
-                layout = arrange(groups, self.defaults, self._layout, grouped)
-                self._install(layout, self._states_for(layout))
-            yield self._layout
+    def _refreshed(self) -> Layout:
+        """Return the layout, with the groups and their parameters as they are now."""
+        self._publish()
+        groups = self._groups
+        known = self._layout.groups
+        if len(known) != len(groups) or not all(map(operator.is_, known, groups)):
+            # Groups were removed from `param_groups`, or put into it.
+            grouped = self._layout.grouped or len(groups) != 1
+            layout = arrange(groups, self.defaults, self._layout, grouped)
+            self._install(layout, self._states_for(layout))
+        return self._layout
 
     def _publish(self) -> None:
         """Put the parameters of the last step into the groups."""
@@ -509,7 +512,8 @@ class Adamax:
         return self._mask[1]
 
     def _transformation(self) -> optax.GradientTransformation:
-        with self._current() as layout:
+        with self._lock:
+            layout = self._refreshed()
             layout.check()
             groups = [
                 adamax(

@@ -38,6 +38,10 @@ RANGES = [
     ({"betas": (0.9,)}, r"betas must be two numbers in \[0, 1\), got \(0.9,\)"),
     ({"betas": 0.9}, r"betas must be two numbers in \[0, 1\), got 0.9"),
     ({"betas": (0.9, 0.99, 0.999)}, "betas must be two numbers"),
+    ({"betas": np.array([0.9, 0.99, 0.999])}, "betas must be two numbers"),
+    # In float32 it is 1.
+    ({"betas": (1 - 2e-8, 0.999)}, r"betas\[0\] must be below 1, but 0.99999998 is 1"),
+    ({"betas": (0.9, np.float64(1 - 1e-9))}, r"betas\[1\] must .* is 1 in float32"),
     ({"maximize": 1}, "maximize must be True or False, got 1"),
     ({"maximize": None}, "maximize must be True or False, got None"),
     ({"maximize": "no"}, "maximize must be True or False, got 'no'"),
@@ -109,6 +113,20 @@ def test_new_group_refuses(hyper, match):
     group = {"params": jnp.zeros(2), **hyper}
     assert_refused(optimizer, match, lambda: optimizer.add_param_group(group))
     assert len(group) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"foreach": "yes"}, "foreach must be True, False or None, got 'yes'"),
+        ({"capturable": 2}, "capturable must be True, False or None, got 2"),
+        ({"differentiable": True}, "differentiable must be False, got True: to diff"),
+        ({"fused": True}, "fused must be None or False.* got True"),
+    ],
+)
+def test_options_of_pytorch_with_an_effect(options, match):
+    with pytest.raises(ValueError, match=match):
+        ao.Adamax(jnp.ones(2), **options)
 
 
 @pytest.mark.parametrize(("hyper", "match"), RANGES)

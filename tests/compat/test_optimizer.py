@@ -155,6 +155,74 @@ def test_any_tree_comes_back_as_it_was(params):
         jax.tree.map(lambda x: np.testing.assert_allclose(x, 0.9, rtol=1e-6), stepped)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        iter,
+        lambda params: (p for p in params),
+        lambda params: filter(lambda p: p.size, params),
+        lambda params: dict(enumerate(params)).values(),
+        lambda params: list(zip("ab", params, strict=False)),
+        lambda params: dict(zip("ab", params, strict=False)).items(),
+    ],
+)
+def test_parameters_as_pytorch_takes_them(given):
+    params = [jnp.ones(3), jnp.ones(2)]
+    optimizer = ao.Adamax(given(params), lr=0.5)
+    groups = ao.Adamax({"params": given([p]), "lr": 0.5} for p in params)
+    optimizer.zero_grad()
+    first, second = optimizer(params)
+    (one,), (other,) = groups([[params[0]], [params[1]]])
+    for new in (first, second, one, other):
+        np.testing.assert_allclose(new, 0.5, rtol=1e-6)
+
+
+def test_names_of_parameters_are_kept():
+    optimizer = ao.Adamax([("w", jnp.ones(3)), ("b", jnp.ones(2))])
+    assert optimizer.param_groups[0]["param_names"] == ["w", "b"]
+    [group] = ao.Adamax([{"params": [("w", jnp.ones(3))]}]).param_groups
+    assert group["param_names"] == ["w"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"foreach": False, "capturable": True, "differentiable": False},
+        {"foreach": True, "fused": False},
+    ],
+)
+def test_options_of_pytorch_without_an_effect(options):
+    new = ao.Adamax(jnp.ones(2), lr=0.5, **options)(jnp.ones(2))
+    np.testing.assert_allclose(new, 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.array, jnp.array, list])
+def test_betas_as_an_array(kind):
+    optimizer = ao.Adamax(jnp.zeros(2), lr=0.5, betas=kind([0.0, 0.0]))
+    np.testing.assert_allclose(optimizer(jnp.ones(2)), -0.5, rtol=1e-6)
+    np.testing.assert_allclose(optimizer(-jnp.ones(2)), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+def test_nothing_is_transferred(state_dtype):
+    params = {"a": jnp.ones(5000), "b": jnp.ones(3), "c": jnp.ones(3)}
+    group = {"params": params, "state_dtype": state_dtype}
+    optimizer = ao.Adamax([group], lr=jnp.float32(0.1), eps=np.float64(1e-8))
+    gradients = jax.tree.map(jnp.ones_like, [params])
+    missing = [{**gradients[0], "b": None}]
+    optimizer(gradients)
+    optimizer(missing)
+    scheduler = lr_scheduler.StepLR(ao.Adamax([params], lr=0.5), 1)
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            optimizer(gradients)
+            optimizer(missing)
+        # New hyperparameters are put there explicitly.
+        optimizer.param_groups[0]["lr"] = 0.3
+        optimizer(gradients)
+        scheduler.step()
+
+
 def test_call_is_step():
     for call in (ao.Adamax.__call__, ao.Adamax.step):
         optimizer = ao.Adamax(jnp.ones(2), lr=0.1)

@@ -323,3 +323,11 @@ def test_signature():
         assert ours[name].default == theirs[name].default, name
     for name in [*leading, "maximize"]:
         assert ours[name].kind == theirs[name].kind, name
+
+
+def test_tensors_as_hyperparameters():
+    rate = torch.tensor(0.5)
+    optimizer = ao.Adamax(jnp.zeros(2), lr=rate)
+    np.testing.assert_allclose(optimizer(jnp.ones(2)), -0.5, rtol=1e-6)
+    rate.mul_(2)  # in place
+    np.testing.assert_allclose(optimizer(jnp.ones(2)), -1.5, rtol=1e-6)
