@@ -4,7 +4,7 @@ import copy
 import itertools
 import operator
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
