@@ -4,12 +4,15 @@
 "params": [0, …]}, …]}``
 """
 
-from collections.abc import Callable, Mapping
+import reprlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from adamax_optax._arrays import to_numpy, whole_number
+from adamax_optax._checks import refuse
 
 KEYS = ("step", "exp_avg", "exp_inf")
 
@@ -34,28 +37,67 @@ def is_state_dict(x: Any) -> bool:
 
 
 def require_state_dict(x: Any) -> None:
-    """Raise `ValueError` unless `x` has the keys of a state dict."""
+    """Raise `ValueError` unless `x` is built like a state dict.
+
+    What is in the entries of its parameters is left to `read_entries`.
+    """
     if not is_state_dict(x):
         raise ValueError(
             "A state dict must have the keys 'state' and 'param_groups', got "
             f"{list(x) if isinstance(x, Mapping) else x!r}."
         )
+    problems: list[str] = []
+    state, groups = x["state"], x["param_groups"]
+    if not isinstance(groups, list | tuple):
+        problems.append(f"'param_groups' must be a list, got {_short(groups)}")
+        groups = []
+    for i, group in enumerate(groups):
+        _check_group(group, i, problems)
+    if not isinstance(state, Mapping):
+        problems.append(f"'state' must be a dict, got {_short(state)}")
+        state = {}
+    entries = _numbers_of(state, "'state'", problems)
+    for key, entry in state.items():
+        if not isinstance(entry, Mapping):
+            problems.append(
+                f"the entry of {key!r} in 'state' must be a dict, got {_short(entry)}"
+            )
+    refuse("The state dict", problems)
+    keys, _ = parameters(x)
+    for what, found in (("'param_groups'", keys), ("'state'", entries)):
+        if twice := [key for key, n in Counter(found).items() if n > 1]:
+            problems.append(f"{what} has the parameters {twice} more than once")
+    refuse("The state dict", problems)
+
+
+def keys_and_names(group: Mapping[str, Any]) -> tuple[list[Any], list[str] | None]:
+    """Return the keys of the parameters in a saved group, and their names.
+
+    Keys are numbers, and names exist if the optimizer was given `named_parameters`. In
+    PyTorch's distributed state dicts the keys are the names. Numbers, which a
+    `torch.nn.ParameterList` has for names, are none: the names are then `None`.
+    """
+    keys = list(map(number_of, group["params"]))
+    names = list(map(_text, group.get("param_names") or ()))
+    if keys and all(isinstance(key, str) for key in keys):
+        names = keys
+    return keys, None if are_numbers(names) else names
 
 
 def parameters(state_dict: Mapping[str, Any]) -> tuple[list[Any], dict[Any, str]]:
-    """Return the keys of a state dict's parameters, in order, and their names by key.
-
-    Keys are numbers, and names exist if the optimizer was given `named_parameters`. In
-    PyTorch's distributed state dicts the keys are the names.
-    """
+    """Return the keys of a state dict's parameters, in order, and the names by key."""
     keys: list[Any] = []
     names: dict[Any, str] = {}
     for group in state_dict["param_groups"]:
-        own = list(map(number_of, group["params"]))
+        own, known = keys_and_names(group)
         keys += own
-        names.update(zip(own, group.get("param_names", ()), strict=False))
-    names.update({key: key for key in keys if isinstance(key, str)})
+        names.update(zip(own, known or (), strict=False))
     return keys, names
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """Return whether names are numbers (of a list) or empty (of a single array)."""
+    return all(name == "" or name.isdecimal() for name in names)
 
 
 def read_entries(
@@ -83,13 +125,14 @@ def read_entries(
                 f"the saved state of {label(key)} lacks {missing}; it has {list(entry)}"
             )
             continue
-        try:
-            step = whole_number(entry["step"])
-        except ValueError as error:
-            problems.append(f"the saved step of {label(key)} {error}")
-            continue
-        mu, nu = (to_numpy(entry[name]) for name in KEYS[1:])
-        entries[key] = Entry(step, mu, nu)
+        values = []
+        for name, read in zip(KEYS, (whole_number, to_numpy, to_numpy), strict=True):
+            try:
+                values.append(read(entry[name]))
+            except (TypeError, ValueError) as error:
+                problems.append(f"the saved {name} of {label(key)} {error}")
+        if len(values) == len(KEYS):
+            entries[key] = Entry(*values)
     return entries
 
 
@@ -101,7 +144,64 @@ def write_entry(entry: Entry, array: Callable[[Any], Any]) -> dict[str, Any]:
 
 def number_of(key: Any) -> Any:
     """Return a parameter's key as a Python number, or as the name that it may be."""
-    # JSON makes numbers strings; mapping over a tree may make them arrays.
+    # JSON makes numbers strings; mapping over a tree may make both arrays.
+    key = _text(key)
     if isinstance(key, str):
         return int(key) if key.isdecimal() else key
-    return int(key)
+    return whole_number(key)
+
+
+def _check_group(group: Any, i: int, problems: list[str]) -> None:
+    """Add to `problems` if the saved group `i` is not built like one."""
+    if not isinstance(group, Mapping) or not all(isinstance(k, str) for k in group):
+        problems.append(f"group {i} must be a dict of options, got {_short(group)}")
+        return
+    if "params" not in group:
+        problems.append(f"group {i} lacks 'params'; it has {list(group)}")
+        return
+    keys, names = group["params"], group.get("param_names")
+    if not isinstance(keys, list | tuple):
+        problems.append(f"'params' of group {i} must be a list, got {_short(keys)}")
+        return
+    _numbers_of(keys, f"'params' of group {i}", problems)
+    if names is not None:
+        checked_names(names, len(keys), i, problems)
+
+
+def checked_names(names: Any, size: int, i: int, problems: list[str]) -> list[str]:
+    """Return "param_names" of group `i`, which has `size` parameters.
+
+    If they are wrong, add the reason to `problems` and return none.
+    """
+    texts = list(map(_text, names)) if isinstance(names, list | tuple) else [None]
+    are_texts = all(isinstance(text, str) for text in texts)
+    if are_texts and len(set(texts)) == len(texts) == size:
+        return texts
+    problems.append(
+        f"'param_names' of group {i} must be a list of {size} names that differ, got "
+        f"{_short(names)}"
+    )
+    return []
+
+
+def _numbers_of(keys: Iterable[Any], what: str, problems: list[str]) -> list[Any]:
+    """Return the keys in `what` as of `number_of`; add to `problems`."""
+    numbers = []
+    for key in keys:
+        try:
+            numbers.append(number_of(key))
+        except (TypeError, ValueError):
+            problems.append(
+                f"{what} must have numbers or names of parameters, got {_short(key)}"
+            )
+    return numbers
+
+
+def _text(x: Any) -> Any:
+    """Return a string that became an array as a string; anything else as it is."""
+    is_text = isinstance(x, np.ndarray) and x.dtype.kind == "U" and x.size == 1
+    return x.item() if is_text else x
+
+
+# Values in messages, which may be large.
+_short = reprlib.repr

@@ -227,7 +227,8 @@ class Adamax:
           ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …},
           "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``. Parameters are
           numbered in order through all groups; one that has never taken a step has no
-          entry under `"state"`. Moments of a reduced `state_dtype` are decoded; the
+          entry under `"state"`. `"param_names"` of a group has their names in it, such
+          as ``"conv1.kernel"``, unless these are numbers. Moments of a reduced `state_dtype` are decoded; the
           numbers `"scale"`, `"bound"` (uint16 only) and `"key"` beside them restore the
           codes bit for bit. The dict is a deep copy with JAX arrays and can be pickled.
           As in PyTorch, it does not contain the parameters.
@@ -235,41 +236,31 @@ class Adamax:
         with self._lock:
             layout = self._refreshed()
             self._table()  # moments in the `state_dtype` that the groups have now
-            return _state_dict.save(
-                self._groups, layout.sizes, self._states(), self._program.specs
-            )
+            return _state_dict.save(layout, self._states(), self._program.specs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load moments, step counts and hyperparameters from a state dict.
 
         Args:
           state_dict: The result of `state_dict`, from this class or
-            `torch.optim.Adamax`; its arrays may be JAX's, NumPy's or tensors.
-            Parameters are matched by order, not by name.
+            `torch.optim.Adamax`; its arrays may be JAX's, NumPy's or tensors. The
+            parameters of a group are matched by name if both sides have names, and
+            otherwise by order. One without an entry is reset, as in PyTorch.
 
         Raises:
-          ValueError: If the number of groups or parameters differs, something is
-            missing, or a shape or a hyperparameter does not fit.
+          ValueError: If the number of groups or parameters or a name differs, something
+            is missing, or a shape or a hyperparameter does not fit.
         """
         with self._lock:
             layout = self._refreshed()
-            # A dict without `state_dtype` leaves this optimizer's unchanged.
-            missing = [
-                self.defaults | {k: v for k, v in group.items() if k == "state_dtype"}
-                for group in self._groups
-            ]
-            options = _state_dict.load_groups(state_dict, layout.sizes, missing)
-            states = _state_dict.load_moments(
-                state_dict,
-                layout.read(),
-                layout.paths,
-                [options[i] for i in layout.group_of],
-            )
-            for group, loaded in zip(self._groups, options, strict=True):
-                own = group["params"]
-                group.clear()
-                group.update(loaded, params=own)
-            self._install(layout, states)
+            groups, states = _state_dict.load(state_dict, layout, self.defaults)
+            before = list(map(dict, layout.groups))
+            try:
+                _replace(layout.groups, groups)
+                self._install(layout, states)
+            except BaseException:
+                _replace(layout.groups, before)
+                raise
 
     def init(self, params: Any) -> optax.OptState:
         """Return a functional state: Optax's `init`.
@@ -525,6 +516,15 @@ class Adamax:
         if not layout.grouped:
             return groups[0]
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
+
+
+def _replace(
+    groups: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]
+) -> None:
+    """Give each of the groups the contents of a new one."""
+    for group, contents in zip(groups, new, strict=True):
+        group.clear()
+        group.update(contents)
 
 
 def _check_pytorch_options(

@@ -198,6 +198,11 @@ def label(path: Path) -> str:
     return "params" + "".join(path)
 
 
+def name(path: Path) -> str:
+    """Return a parameter's name in its group, as of `adamax_optax.interop.leaf_names`."""
+    return ".".join(part.strip(".[]'\"") for part in path)
+
+
 def strongly_typed(array: Any) -> Any:
     """Return an array without JAX's weak type.
 

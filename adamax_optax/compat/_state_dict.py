@@ -12,29 +12,29 @@ from adamax_optax._arrays import cast_like, is_tensor, joined, to_numpy
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import (
     Entry,
+    are_numbers,
+    checked_names,
+    keys_and_names,
     number_of,
-    parameters,
     read_entries,
     require_state_dict,
     write_entry,
 )
 from adamax_optax.compat import _hyperparameters, _moments
-from adamax_optax.compat._parameters import Path, label
+from adamax_optax.compat._layout import Layout
+from adamax_optax.compat._parameters import label, name
 from adamax_optax.compat._plan import Spec
 from adamax_optax.moments import ScaleByInfinityNormState, codec_for
 
+# Options of a group that a state dict of PyTorch need not have.
+_OWN = ("state_dtype", "param_names")
+
 
 def save(
-    groups: Sequence[Mapping[str, Any]],
-    sizes: Sequence[int],
-    states: Sequence[_moments.ParamState],
-    specs: Sequence[Spec],
+    layout: Layout, states: Sequence[_moments.ParamState], specs: Sequence[Spec]
 ) -> dict[str, Any]:
-    """Return a state dict with the arrays of `states`.
-
-    `sizes` counts the parameters of each group.
-    """
-    ends = np.cumsum(sizes).tolist()
+    """Return a state dict with the arrays of `states`."""
+    ends = np.cumsum(layout.sizes).tolist()
     return {
         "state": {
             number: {
@@ -45,69 +45,118 @@ def save(
             if state.count > 0
         },
         "param_groups": [
-            {**_saved_options(group), "params": list(range(end - size, end))}
-            for group, size, end in zip(groups, sizes, ends, strict=True)
+            {**_saved_options(group, names), "params": list(range(end - size, end))}
+            for group, names, size, end in zip(
+                layout.groups, _names(layout), layout.sizes, ends, strict=True
+            )
         ],
     }
 
 
-def load_groups(
-    state_dict: Mapping[str, Any],
-    sizes: Sequence[int],
-    defaults: Sequence[Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """Return the options of each group in a state dict, checked.
+def load(
+    state_dict: Mapping[str, Any], layout: Layout, defaults: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[_moments.ParamState]]:
+    """Return the groups and the states of all parameters, as a state dict has them.
 
-    `sizes` are the numbers of parameters that the groups must have, and `defaults` the
-    options to use where the dict has none.
+    `defaults` are the hyperparameters to use where it has none. A `ValueError` lists
+    everything that is missing, surplus, or of another shape or kind.
     """
     require_state_dict(state_dict)
-    groups = state_dict["param_groups"]
-    if any("params" not in group for group in groups):
-        raise ValueError(f"A saved group lacks 'params', got {groups!r}.")
-    saved_sizes = [len(group["params"]) for group in groups]
-    if saved_sizes != list(sizes):
-        raise ValueError(
-            f"The saved groups must have {list(sizes)} parameters, like the "
-            f"optimizer's; they have {saved_sizes}."
-        )
-    loaded = []
-    for group, missing in zip(groups, defaults, strict=True):
-        options = {k: _option(v) for k, v in group.items() if k != "params"}
-        loaded.append({**copy.deepcopy(dict(missing)), **options})
-        _hyperparameters.check(loaded[-1], look=True)
-    return loaded
+    names = _names(layout)
+    keys = _matched(state_dict["param_groups"], names, layout.sizes)
+    groups = []
+    for saved, known, group in zip(
+        state_dict["param_groups"], names, layout.groups, strict=True
+    ):
+        own = {"params"} if known is None else {"params", "param_names"}
+        loaded = {k: _option(v) for k, v in saved.items() if k not in own}
+        kept = {k: v for k, v in group.items() if k in ("params", *_OWN)}
+        groups.append({**copy.deepcopy(dict(defaults)), **kept, **loaded})
+        _hyperparameters.check(groups[-1], look=True)
+    dtypes = [groups[i].get("state_dtype") for i in layout.group_of]
+    return groups, _load_moments(state_dict, keys, layout, dtypes)
 
 
-def load_moments(
-    state_dict: Mapping[str, Any],
-    params: Sequence[Any],
-    paths: Sequence[Path],
-    options: Sequence[Mapping[str, Any]],
-) -> list[_moments.ParamState]:
-    """Return the states in a state dict that `load_groups` has accepted.
+def _names(layout: Layout) -> list[list[str] | None]:
+    """Return the names of the parameters in each group, `None` if they have none.
 
-    For each of `params`, `paths` has its path and `options` its group's options from
-    `load_groups`. A `ValueError` lists everything that is missing, surplus, or of
-    another shape or kind.
+    A user's "param_names" come before the paths of the parameters.
     """
-    numbers, _ = parameters(state_dict)
-    labels = dict(zip(numbers, map(label, paths), strict=True))
+    groups: list[list[str] | None] = []
+    problems: list[str] = []
+    for i, (group, found) in enumerate(zip(layout.groups, layout.found, strict=True)):
+        names = group.get("param_names")
+        if names is None:
+            paths = list(map(name, found.paths))
+            names = paths if len(set(paths)) == len(paths) else []
+        else:
+            names = checked_names(names, len(found.paths), i, problems)
+        groups.append(None if are_numbers(names) else names)
+    refuse("The optimizer", problems)
+    return groups
+
+
+def _matched(
+    saved: Sequence[Mapping[str, Any]],
+    own_names: Sequence[list[str] | None],
+    own_sizes: Sequence[int],
+) -> list[Any]:
+    """Return the key that each parameter has in the saved groups."""
+    groups = [keys_and_names(group) for group in saved]
+    sizes = [len(keys) for keys, _ in groups]
+    if sizes != own_sizes:
+        raise ValueError(
+            f"The saved groups must have {own_sizes} parameters, like the "
+            f"optimizer's; they have {sizes}."
+        )
+    matched, problems = [], []
+    for i, ((keys, names), own) in enumerate(zip(groups, own_names, strict=True)):
+        if names is None or own is None:
+            matched += keys
+            continue
+        key_of = dict(zip(names, keys, strict=True))
+        if key_of.keys() == set(own):
+            matched += [key_of[x] for x in own]
+            continue
+        problems.append(
+            f"group {i} has parameters named {[x for x in names if x not in own]}, "
+            f"where the optimizer has {[x for x in own if x not in key_of]}"
+        )
+    if problems:
+        problems.append(
+            "adamax_optax.interop matches other names and layouts, such as PyTorch's; "
+            "to match by order, set 'param_names' of each saved group to None and "
+            "'params' to numbers"
+        )
+    refuse("The state dict", problems)
+    return matched
+
+
+def _load_moments(
+    state_dict: Mapping[str, Any],
+    keys: Sequence[Any],
+    layout: Layout,
+    dtypes: Sequence[Any],
+) -> list[_moments.ParamState]:
+    """Return the state of each parameter from the entry of its key.
+
+    `dtypes` are the `state_dtype` of each.
+    """
+    labels = dict(zip(keys, map(label, layout.paths), strict=True))
     problems: list[str] = []
     saved = read_entries(state_dict, labels.__getitem__, problems)
     codings = {number_of(key): entry for key, entry in state_dict["state"].items()}
-    states = list(map(_moments.init, params))
-    for i, number in enumerate(numbers):
-        if number in saved:
-            entry, name = saved[number], labels[number]
+    states = list(map(_moments.init, layout.read()))
+    for i, (key, dtype) in enumerate(zip(keys, dtypes, strict=True)):
+        if key in saved:
+            entry, where = saved[key], labels[key]
             mu, nu = _moments.columns(states[i].moments)
             moments = ScaleByInfinityNormState(
-                mu=_like(mu, entry.mu, f"exp_avg of {name}", problems),
-                nu=_like(nu, entry.nu, f"exp_inf of {name}", problems),
+                mu=_like(mu, entry.mu, f"exp_avg of {where}", problems),
+                nu=_like(nu, entry.nu, f"exp_inf of {where}", problems),
             )
             states[i] = _moments.ParamState(moments, entry.step)
-            dtype = options[i].get("state_dtype")
-            restoring = _numbers(codings[number], mu, name, dtype, problems)
+            restoring = _numbers(codings[key], mu, where, dtype, problems)
             if restoring and not problems:
                 states[i] = _moments.restored(states[i], dtype, restoring)
     refuse("The state dict", problems)
@@ -166,8 +215,10 @@ def _numbers(entry, moment, name, dtype, problems):
     return {**numbers, "key": int(numbers.get("key", np.zeros(1)).item()) % 2**32}
 
 
-def _saved_options(group):
+def _saved_options(group, names):
     options = {k: copy.deepcopy(v) for k, v in group.items() if k != "params"}
+    if names is not None:
+        options["param_names"] = list(names)
     if options.get("state_dtype") is not None:
         # The name, since JSON cannot hold the type.
         options["state_dtype"] = jnp.dtype(options["state_dtype"]).name

@@ -19,9 +19,11 @@ from adamax_optax._checks import refuse
 from adamax_optax._lazy_rows import with_row_scales
 from adamax_optax._torch_layout import (
     Entry,
+    are_numbers,
     is_state_dict,
-    parameters,
+    keys_and_names,
     read_entries,
+    require_state_dict,
     write_entry,
 )
 from adamax_optax.moments import (
@@ -57,11 +59,6 @@ def leaf_names(tree: Any) -> list[str]:
     names = [_name(path) for path, _ in leaves]
     check_distinct(names)
     return names
-
-
-def are_numbers(names: Sequence[str]) -> bool:
-    """Return whether names are numbers (of a list) or empty (of a single array)."""
-    return all(name == "" or name.isdecimal() for name in names)
 
 
 def check_distinct(names: Sequence[str]) -> None:
@@ -137,18 +134,20 @@ class FunctionalState:
         return entries
 
     def write(
-        self, entries: Mapping[str, Entry], what: str, problems: list[str]
+        self, found: Mapping[str, Entry | None], what: str, problems: list[str]
     ) -> optax.OptState:
         """Return the state with other moments and counts.
 
         Args:
-          entries: The new entries, by leaf. A part without any has taken no steps.
+          found: The new entries, by leaf; `None` for a parameter that took no step. A
+            part without any entries has taken no steps.
           what: The subject of the error message.
           problems: Problems found so far.
 
         Raises:
           ValueError: Listing `problems` and those found here, if there are any.
         """
+        entries = {name: entry for name, entry in found.items() if entry is not None}
         nodes = list(self._nodes)
         for part in self._parts:
             given = [entries[name] for name in part.names if name in entries]
@@ -264,23 +263,31 @@ def _is_schedule(x):
 class StateDict:
     """The state dict of `adamax_optax.Adamax`.
 
-    Leaves are named by ``"param_names"``, as in `torch.optim.Adamax`, or else by their
-    numbers.
+    Leaves have the names in ``"param_names"``, or else their numbers. If two groups
+    share a name, all begin with the number of the group, as in `leaf_names` of a list.
 
     Attributes:
       names: The names of the leaves, in the order of the parameters.
 
     Raises:
-      ValueError: If two leaves have the same name.
+      ValueError: If it is not built like one.
     """
 
     ordered = True  # as in FunctionalState
 
     def __init__(self, state_dict: Mapping[str, Any]) -> None:
+        require_state_dict(state_dict)
         self._state_dict = state_dict
-        self._keys, names = parameters(state_dict)
-        self.names = [names.get(key, str(key)) for key in self._keys]
-        check_distinct(self.names)
+        self._keys: list[Any] = []
+        self.names: list[str] = []
+        long: list[str] = []
+        for i, group in enumerate(state_dict["param_groups"]):
+            keys, names = keys_and_names(group)
+            self._keys += keys
+            self.names += names or map(str, keys)
+            long += [f"{i}.{name}" for name in names or map(str, keys)]
+        if len(set(self.names)) < len(long):
+            self.names = long
 
     def read(self) -> dict[str, Entry]:
         """Return the entries of the leaves that have one.
@@ -295,18 +302,26 @@ class StateDict:
         return {name: entries[key] for key, name in names if key in entries}
 
     def write(
-        self, entries: Mapping[str, Entry], what: str, problems: list[str]
+        self, found: Mapping[str, Entry | None], what: str, problems: list[str]
     ) -> dict[str, Any]:
         """Return the state dict with other moments and counts; see `FunctionalState`.
+
+        A parameter may have no entry, as it may have had no gradient, but the other
+        library must know it.
 
         `adamax_optax.Adamax.load_state_dict` checks shapes later: before its first step
         the class saves no arrays to compare with.
         """
+        if missing := [name for name in self.names if name not in found]:
+            problems.append(
+                f"there is nothing for the leaves {missing}: if they are frozen, keep "
+                "them out of the optimizer"
+            )
         refuse(what, problems)
         state = {
-            key: write_entry(entries[name], jnp.array)
+            key: write_entry(entry, jnp.array)
             for key, name in zip(self._keys, self.names, strict=True)
-            if name in entries
+            if (entry := found[name]) is not None
         }
         return {"state": state, "param_groups": self._state_dict["param_groups"]}
 

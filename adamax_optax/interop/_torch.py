@@ -150,6 +150,7 @@ def to_torch(
     opened = open_state(state)
     if param_groups is not None:
         groups = copy.deepcopy(list(param_groups))
+        require_state_dict({"state": {}, "param_groups": groups})
         keys, names = parameters({"param_groups": groups})
     elif is_state_dict(state):
         groups = list(map(_options, state["param_groups"]))

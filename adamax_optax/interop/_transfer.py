@@ -8,8 +8,8 @@ import numpy as np
 from adamax_optax._arrays import to_numpy, whole_number
 from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._checks import refuse
-from adamax_optax._torch_layout import Entry
-from adamax_optax.interop._states import State, are_numbers, open_state
+from adamax_optax._torch_layout import Entry, are_numbers
+from adamax_optax.interop._states import State, open_state
 
 Convert = Callable[[str, np.ndarray], Any]
 Order = Mapping[Any, str | None] | Sequence[str | None]
@@ -60,8 +60,10 @@ def put(
     ]
     entries = {
         leaf: _converted(saved.entries[key], leaf, convert)
+        if key in saved.entries
+        else None
         for key, leaf in pairs.items()
-        if leaf is not None and key in saved.entries
+        if leaf is not None
     }
     return state.write(entries, saved.what, problems)
 
