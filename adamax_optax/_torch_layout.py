@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from adamax_optax._arrays import to_numpy, whole_number
@@ -125,8 +126,8 @@ def read_entries(
                 f"the saved state of {label(key)} lacks {missing}; it has {list(entry)}"
             )
             continue
-        values = []
-        for name, read in zip(KEYS, (whole_number, to_numpy, to_numpy), strict=True):
+        values: list[Any] = []
+        for name, read in zip(KEYS, (whole_number, _moment, _moment), strict=True):
             try:
                 values.append(read(entry[name]))
             except (TypeError, ValueError) as error:
@@ -151,6 +152,13 @@ def number_of(key: Any) -> Any:
     return whole_number(key)
 
 
+def _moment(value: Any) -> np.ndarray:
+    array = to_numpy(value)
+    if not jnp.issubdtype(array.dtype, jnp.number):
+        raise ValueError(f"must be floating or complex, got {array.dtype}")
+    return array
+
+
 def _check_group(group: Any, i: int, problems: list[str]) -> None:
     """Add to `problems` if the saved group `i` is not built like one."""
     if not isinstance(group, Mapping) or not all(isinstance(k, str) for k in group):
@@ -173,7 +181,9 @@ def checked_names(names: Any, size: int, i: int, problems: list[str]) -> list[st
 
     If they are wrong, add the reason to `problems` and return none.
     """
-    texts = list(map(_text, names)) if isinstance(names, list | tuple) else [None]
+    texts: list[Any] = [None]
+    if isinstance(names, list | tuple):
+        texts = list(map(_text, names))
     are_texts = all(isinstance(text, str) for text in texts)
     if are_texts and len(set(texts)) == len(texts) == size:
         return texts

@@ -152,9 +152,9 @@ def _check_number(
     name: str, value: Any, *, look: bool, below: float = math.inf
 ) -> None:
     value = _scalar(value)
-    if look and isinstance(value, jax.Array):
-        value = np.asarray(value)
     check_range(name, value, below=below)
+    if look and isinstance(value, jax.Array):
+        check_range(name, np.asarray(value), below=below)
 
 
 def _scalar(value: Any) -> Any:

@@ -102,11 +102,10 @@ def scale_bound_key(moments: Moments) -> dict[str, Any]:
     """
     if isinstance(moments, ScaleByInfinityNormState):
         return {}
-    arrays = {"scale": moments.scale, "bound": moments.bound, "key": moments.key}
     return {
         name: array.item() if array.size == 1 else array.tolist()
-        for name, array in arrays.items()
-        if array is not None
+        for name in Coding._fields
+        if (array := getattr(moments, name)) is not None
     }
 
 

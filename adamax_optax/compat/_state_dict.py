@@ -197,15 +197,19 @@ def _numbers(entry, moment, name, dtype, problems):
     """Return the numbers that restore an entry's codes, or {} if it lacks any."""
     if dtype is None:
         return {}
-    wanted = [*_VALID] if codec_for(dtype).bounded else ["scale", "key"]
+    wanted = [x for x in _VALID if x != "bound" or codec_for(dtype).bounded]
     if not set(wanted) <= set(entry):
         return {}
     leaves = len(jax.tree.leaves(moment))  # two of a complex parameter
     numbers = {}
     for key in wanted:
-        value = to_numpy(entry[key])
+        try:
+            value = to_numpy(entry[key])
+        except (TypeError, ValueError):
+            value = np.empty(0)
         is_valid, allowed = _VALID[key]
-        is_real = value.dtype.kind in "iuf" and value.size in (1, leaves)
+        sizes = (1,) if key == "key" else (1, leaves)
+        is_real = value.dtype.kind in "iuf" and value.size in sizes
         if is_real and np.all(is_valid(value.astype(np.float64))):
             numbers[key] = value
         else:

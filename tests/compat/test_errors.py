@@ -294,7 +294,7 @@ def changed(**changes):
         ([1, 2], r"must have the keys 'state' and 'param_groups', got \[1, 2\]"),
         ({"state": {}}, r"must have the keys .* got \['state'\]"),
         (changed(param_groups__1=None), r"must have \[2, 1\] parameters.* have \[2\]"),
-        (changed(param_groups__0__params=[0]), r"they have \[1, 1\]"),
+        (changed(param_groups__1__params=[2, 3]), r"they have \[2, 2\]"),
         (changed(param_groups__0__params=None), "lacks 'params'"),
         (changed(param_groups__1__lr=-1.0), "lr must be at least 0"),
         (changed(param_groups__1__lr=jnp.array(-1.0)), "lr must be at least 0"),
