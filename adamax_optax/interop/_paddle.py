@@ -63,7 +63,8 @@ def from_paddle(
       order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
         none: a mapping from PaddlePaddle's names, as above, or a sequence in the order
         of the state dict. PaddlePaddle's ``weight`` may stand for Flax's names of it.
-        By default parameters are matched by name, or by number if the leaves are those
+        Parameters that took no step are not in the state dict: only a mapping can name
+        them. By default parameters are matched by name, or by number if the leaves are those
         of a list.
       convert: A function from a leaf's name and PaddlePaddle's array to an array in the
         leaf's layout.
@@ -108,6 +109,8 @@ def from_paddle(
         except ValueError as error:
             problems.append(f"{power!r} {error}")
     names = names_in(values, _WORDS)
+    if isinstance(order, Mapping):  # others took no step
+        names += [name for name in order if name not in names]
     saved = Saved(
         "The state dict", names, {name: name for name in names}, entries, problems
     )

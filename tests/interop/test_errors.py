@@ -4,6 +4,7 @@ State dicts of NumPy's arrays serve, so that nothing here needs PyTorch.
 """
 
 import copy
+import functools
 
 import chex
 import jax
@@ -14,7 +15,14 @@ import optax.contrib
 import pytest
 
 import adamax_optax as ao
-from adamax_optax.interop import from_torch, to_mindspore
+from adamax_optax.interop import (
+    from_keras,
+    from_mindspore,
+    from_torch,
+    leaf_names,
+    to_mindspore,
+    to_torch,
+)
 from tests.interop.runs import refusal
 
 
@@ -324,3 +332,56 @@ def test_the_class_lists_all_as_well():
     message = refusal(lambda: optimizer.load_state_dict(state_dict))
     assert len(message.splitlines()) == 5
     assert "the saved exp_inf of params[1] must have the parameter's shape" in message
+
+
+def test_the_class_needs_all_of_its_parameters():
+    params = {"fc": {"kernel": jnp.ones(2), "bias": jnp.ones(1)}}
+    optimizer = ao.Adamax(params)
+    fresh = optimizer.state_dict()
+    expected = [
+        "there is nothing for the leaves ['fc.bias']: if they are frozen, keep them "
+        "out of the optimizer"
+    ]
+    for options, order in [
+        ({"param_names": ["fc.weight"]}, None),
+        ({}, {0: "fc.kernel"}),
+    ]:
+        assert problems(saved(2, **options), fresh, order=order) == expected
+    theirs = {
+        "step_t": np.int32(3),
+        "exp_avg.fc.weight": np.ones(2, np.float32),
+        "exp_inf.fc.weight": np.ones(2, np.float32),
+    }
+    variables = {
+        "iteration": 3,
+        "fc.kernel_momentum": np.ones(2, np.float32),
+        "fc.kernel_norm": np.ones(2, np.float32),
+    }
+    for read, state in [(from_mindspore, theirs), (from_keras, variables)]:
+        message = refusal(functools.partial(read, state, fresh))
+        assert message.splitlines()[1:] == ["- " + expected[0]]
+    # PyTorch has no entry for a parameter that had no gradient, nor need the class.
+    state_dict = saved(2, 1, param_names=["fc.weight", "fc.bias"])
+    del state_dict["state"][1]
+    optimizer.load_state_dict(from_torch(state_dict, fresh))
+    [entry] = optimizer.state_dict()["state"].values()
+    assert entry["exp_avg"].shape == (2,)
+
+
+def test_groups_of_the_class_that_share_a_name():
+    trees = [{"kernel": jnp.ones(2)}, {"kernel": jnp.ones(3)}]
+    optimizer = ao.Adamax([{"params": tree} for tree in trees])
+    fresh = optimizer.state_dict()
+    named = saved(3, 2, param_names=["b.weight", "a.weight"])
+    assert leaf_names(optimizer.parameters) == ["0.kernel", "1.kernel"]
+    first, *_ = problems(named, fresh)
+    assert first == "parameter 0 ('b.weight'): there is no leaf 'b.weight'"
+    order = {"a.weight": "0.kernel", "b.weight": "1.weight"}
+    optimizer.load_state_dict(from_torch(named, fresh, order=order))
+    assert optimizer.state_dict()["state"][0]["exp_avg"].shape == (2,)
+
+
+def test_groups_that_are_none():
+    state = ao.adamax().init([jnp.ones(2)])
+    with pytest.raises(ValueError, match="'params' of group 0 must be a list, got 3"):
+        to_torch(state, param_groups=[{"lr": 0.1, "params": 3}])

@@ -19,7 +19,6 @@ from adamax_optax.interop import (
     from_mindspore,
     kernels_from_flax,
     kernels_to_flax,
-    leaf_names,
     to_mindspore,
 )
 from tests.interop.runs import assert_close, refusal, run, to_flax
@@ -95,7 +94,6 @@ def test_the_class_goes_on():
     checkpoint = {name: Tensor(a) for name, a in recorded["checkpoint"].items()}
     params = jax.tree.map(jnp.asarray, flax_tree(recorded["checkpoint"]))
     optimizer = ao.Adamax(params, 0.05, (0.85, 0.99), 1e-6, 0.1)
-    optimizer.param_groups[0]["param_names"] = leaf_names(params)
     optimizer.load_state_dict(
         from_mindspore(checkpoint, optimizer.state_dict(), convert=kernels_to_flax)
     )

@@ -332,7 +332,6 @@ def test_the_class():
     side = Run(params)
     middle = side.steps(gradients[:5])
     optimizer = ao.Adamax(jax.tree.map(jnp.asarray, to_flax(middle)), **THEIRS)
-    optimizer.param_groups[0]["param_names"] = ao.interop.leaf_names(to_flax(middle))
     state_dict = from_torch(
         side.state_dict(),
         optimizer.state_dict(),
