@@ -175,8 +175,8 @@ FAULTS = {
         "moments/test_live_betas.py",
     ),
     "bound-of-constant-betas": Fault(
-        "return jnp.minimum(b1 / b2 * bound, _BOUND_MAX - 1) + (1 - b1)",
-        "return 0 * bound + (1 - b1) / jnp.maximum(1 - b1 / b2, 1 / _BOUND_MAX)",
+        "return jnp.minimum(b1 / b2 * bound, BOUND_MAX - 1) + (1 - b1)",
+        "return 0 * bound + (1 - b1) / jnp.maximum(1 - b1 / b2, 1 / BOUND_MAX)",
         "moments/test_live_betas.py",
     ),
     "scale-of-a-leaf-without-gradient-decays": Fault(

@@ -228,9 +228,10 @@ class Adamax:
           "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``. Parameters are
           numbered in order through all groups; one that has never taken a step has no
           entry under `"state"`. `"param_names"` of a group has their names in it, such
-          as ``"conv1.kernel"``, unless these are numbers. Moments of a reduced `state_dtype` are decoded; the
-          numbers `"scale"`, `"bound"` (uint16 only) and `"key"` beside them restore the
-          codes bit for bit. The dict is a deep copy with JAX arrays and can be pickled.
+          as ``"conv1.kernel"``, unless these are numbers. Moments of a reduced
+          `state_dtype` are decoded; the numbers `"scale"`, `"bound"` (uint16 only) and
+          `"key"` beside them restore the codes bit for bit. The dict is a deep copy
+          with JAX arrays and can be pickled.
           As in PyTorch, it does not contain the parameters.
         """
         with self._lock:
@@ -518,9 +519,7 @@ class Adamax:
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
 
 
-def _replace(
-    groups: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]
-) -> None:
+def _replace(groups: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> None:
     """Give each of the groups the contents of a new one."""
     for group, contents in zip(groups, new, strict=True):
         group.clear()

@@ -199,7 +199,7 @@ def label(path: Path) -> str:
 
 
 def name(path: Path) -> str:
-    """Return a parameter's name in its group, as of `adamax_optax.interop.leaf_names`."""
+    """Return a parameter's name, as `interop.leaf_names` of its group has it."""
     return ".".join(part.strip(".[]'\"") for part in path)
 
 

@@ -24,7 +24,7 @@ from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._layout import Layout
 from adamax_optax.compat._parameters import label, name
 from adamax_optax.compat._plan import Spec
-from adamax_optax.moments import ScaleByInfinityNormState, codec_for
+from adamax_optax.moments import BOUND_MAX, ScaleByInfinityNormState, codec_for
 
 # Options of a group that a state dict of PyTorch need not have.
 _OWN = ("state_dtype", "param_names")
@@ -185,7 +185,10 @@ def _like(value, array, name, problems):
 # ends are included because PyTorch rounds the numbers if they are tensors.
 _VALID = {
     "scale": (lambda x: (0.5 <= x) & (x <= 2), "one number in [0.5, 2]"),
-    "bound": (lambda x: (0 < x) & (x <= 64), "one number in (0, 64]"),
+    "bound": (
+        lambda x: (0 < x) & (x <= BOUND_MAX),
+        f"one number in (0, {BOUND_MAX:g}]",
+    ),
     "key": (
         lambda x: (0 <= x) & (x <= 2**32) & (x % 1 == 0),
         "one whole number of 32 bits",

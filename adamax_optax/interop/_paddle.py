@@ -64,8 +64,8 @@ def from_paddle(
         none: a mapping from PaddlePaddle's names, as above, or a sequence in the order
         of the state dict. PaddlePaddle's ``weight`` may stand for Flax's names of it.
         Parameters that took no step are not in the state dict: only a mapping can name
-        them. By default parameters are matched by name, or by number if the leaves are those
-        of a list.
+        them. By default parameters are matched by name, or by number if the leaves are
+        those of a list.
       convert: A function from a leaf's name and PaddlePaddle's array to an array in the
         leaf's layout.
       b1: The optimizer's beta1. PaddlePaddle saves no step count but b1^(t + 1) in

@@ -22,8 +22,10 @@ from adamax_optax.moments._reduced_norm import (
     codec_for,
     state_dtype_of,
 )
+from adamax_optax.moments._word_codes import BOUND_MAX
 
 __all__ = [
+    "BOUND_MAX",
     "Moments",
     "ScaleByInfinityNormState",
     "ScaleByReducedInfinityNormState",

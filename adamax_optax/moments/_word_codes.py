@@ -48,7 +48,7 @@ _RATIO_MAX = 11264.0  # 2^13 (1 + 6/16), the last code
 # c, the largest factor by which v rounds down: from just under 1 + (1 - 0.53)/4 to 1.
 _ROUNDED_DOWN = 1 + (1 - _NORM_HALF) / 4
 _UNIT = _ROUNDED_DOWN / (_RATIO_MAX - 1)  # |r| = (x - 1) B _UNIT
-_BOUND_MAX = 1024.0
+BOUND_MAX = 1024.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
     """
     # Every program must compute the same bits. Some would fuse a sum with a product
     # into one rounding, so no operand of this sum is a product.
-    return jnp.minimum(b1 / b2 * bound, _BOUND_MAX - 1) + (1 - b1)
+    return jnp.minimum(b1 / b2 * bound, BOUND_MAX - 1) + (1 - b1)
 
 
 def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
@@ -140,7 +140,7 @@ def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     ratio = jnp.abs(m) / u
     # At least 2^-64, even if m is 0: 1 / bound must be finite, or r = 0 has no code.
     largest = jnp.max(ratio, initial=2.0**-64, where=jnp.isfinite(ratio))
-    return jnp.minimum(largest, _BOUND_MAX)
+    return jnp.minimum(largest, BOUND_MAX)
 
 
 def _join(ratio, norm):

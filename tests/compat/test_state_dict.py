@@ -407,6 +407,18 @@ def test_a_state_from_before_the_first_step():
     assert optimizer.state_dict()["state"] == {}
 
 
+def test_a_bound_that_grows():
+    # With β1 > β2, |m| / u does; state dicts take whatever the codes do.
+    optimizer = ao.Adamax({"w": jnp.ones(2)}, betas=(0.99, 0.5))
+    optimizer.param_groups[0]["state_dtype"] = "uint16"
+    for _ in range(40):
+        optimizer({"w": jnp.ones(2)})
+    saved = optimizer.state_dict()
+    assert saved["state"][0]["bound"] > 1000
+    optimizer.load_state_dict(saved)
+    assert optimizer.state_dict()["state"][0]["bound"] == saved["state"][0]["bound"]
+
+
 def test_an_interrupted_load_changes_nothing(monkeypatch):
     optimizer, other = scaled(v=1.0, w=2.0), scaled(v=3.0, w=4.0)
     other.param_groups[0]["lr"] = 0.5
