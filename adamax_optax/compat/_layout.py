@@ -103,10 +103,18 @@ class Layout:
             roots += [prefix + root for root in own.roots]
         return self.owned(), roots
 
-    def check(self) -> None:
-        """Raise `ValueError` unless the hyperparameters of all groups are in range."""
-        for own, group in zip(self.found, self.groups, strict=True):
-            _hyperparameters.check(group, _precision(own.read(_params(group))))
+    def check(
+        self, groups: Sequence[dict[str, Any]] | None = None, *, look: bool = False
+    ) -> None:
+        """Raise `ValueError` unless the hyperparameters of all groups are in range.
+
+        Args:
+          groups: The groups with other hyperparameters; by default as they are.
+          look: As in `_hyperparameters.check`.
+        """
+        for own, group in zip(self.found, groups or self.groups, strict=True):
+            dtype = _precision(own.read(_params(group)))
+            _hyperparameters.check(group, dtype, look=look)
 
 
 def arrange(

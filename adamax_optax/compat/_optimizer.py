@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adamax_optax._adamax import adamax
@@ -135,7 +136,8 @@ class Adamax:
             "weight_decay": weight_decay,
             "maximize": maximize,
         }
-        _hyperparameters.check(self.defaults, look=True)
+        # Groups are checked in their own precision.
+        _hyperparameters.check(self.defaults, np.float64, look=True)
         self._donate = bool(donate)
         params, named = _parameters.listed(params)
         # Whether parameters and gradients are sequences with one entry per group.

@@ -20,7 +20,7 @@ from adamax_optax._torch_layout import (
     require_state_dict,
     write_entry,
 )
-from adamax_optax.compat import _hyperparameters, _moments
+from adamax_optax.compat import _moments
 from adamax_optax.compat._layout import Layout
 from adamax_optax.compat._parameters import label, name
 from adamax_optax.compat._plan import Spec
@@ -72,7 +72,7 @@ def load(
         loaded = {k: _option(v) for k, v in saved.items() if k not in own}
         kept = {k: v for k, v in group.items() if k in ("params", *_OWN)}
         groups.append({**copy.deepcopy(dict(defaults)), **kept, **loaded})
-        _hyperparameters.check(groups[-1], look=True)
+    layout.check(groups, look=True)
     dtypes = [groups[i].get("state_dtype") for i in layout.group_of]
     return groups, _load_moments(state_dict, keys, layout, dtypes)
 

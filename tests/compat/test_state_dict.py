@@ -419,6 +419,15 @@ def test_a_bound_that_grows():
     assert optimizer.state_dict()["state"][0]["bound"] == saved["state"][0]["bound"]
 
 
+@pytest.mark.usefixtures("x64")
+def test_hyperparameters_of_float64():
+    optimizer = ao.Adamax({"w": jnp.ones(2)}, betas=(1 - 2e-8, 0.999))
+    optimizer.load_state_dict(optimizer.state_dict())
+    single = ao.Adamax({"w": jnp.ones(2, jnp.float32)})
+    with pytest.raises(ValueError, match=r"betas\[0\] must be below 1, but .* float32"):
+        single.load_state_dict(optimizer.state_dict())
+
+
 def test_an_interrupted_load_changes_nothing(monkeypatch):
     optimizer, other = scaled(v=1.0, w=2.0), scaled(v=3.0, w=4.0)
     other.param_groups[0]["lr"] = 0.5
