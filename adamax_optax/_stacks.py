@@ -79,14 +79,12 @@ class Layout:
                     )
 
     def pack(self, tree: Any, join: Callable[[list[Any]], Any] = jnp.stack) -> Any:
-        """Return a tree with its leaves stacked, or as it is if there are no stacks.
+        """Return a tree with its leaves stacked.
 
         Args:
           tree: A tree of the layout's structure; a leaf may be a subtree or `None`.
           join: Makes a stack of leaves.
         """
-        if not self.stacks:
-            return tree
         leaves = self._treedef.flatten_up_to(tree)
         stacks = tuple(join([leaves[k] for k in numbers]) for numbers in self.stacks)
         for numbers in self.stacks:
@@ -96,8 +94,6 @@ class Layout:
 
     def unpack(self, packed: Any, row: Callable[[Any, int], Any] | None = None) -> Any:
         """Undo `pack`; `row(stack, i)` takes leaf i from a stack."""
-        if not self.stacks:
-            return packed
         row = row or (lambda stack, i: jax.tree.map(lambda x: x[i], stack))
         leaves = self._treedef.flatten_up_to(packed.rest)
         for numbers, stack in zip(self.stacks, packed.stacks, strict=True):
