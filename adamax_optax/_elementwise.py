@@ -40,7 +40,8 @@ def _follow(jaxpr: Jaxpr, marked: Sequence[bool]) -> tuple[str | None, list[bool
         inputs, name = marks(equation.invars), equation.primitive.name
         if not any(inputs):
             continue
-        atoms = [x for x, mark in zip(equation.invars, inputs, strict=True) if mark]
+        arrays = [x for x, mark in zip(equation.invars, inputs, strict=True) if mark]
+        touched = *arrays, *equation.outvars
         if name in _MIXING:
             return name, []
         if called := _called(equation):
@@ -52,7 +53,7 @@ def _follow(jaxpr: Jaxpr, marked: Sequence[bool]) -> tuple[str | None, list[bool
                 if mixing:
                     return mixing, []
                 outputs = [a or b for a, b in zip(outputs, own, strict=True)]
-        elif len({x.aval.shape for x in (*atoms, *equation.outvars)}) > 1:
+        elif len({getattr(x.aval, "shape", None) for x in touched}) > 1:
             return name, []
         else:
             outputs = [True] * len(equation.outvars)

@@ -1,6 +1,7 @@
 """Step many small leaves as few arrays, around any elementwise transformation."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -258,6 +259,7 @@ def _is_stacked(x):
 
 def _numbered(tree):
     """Return a tree with its leaves replaced by their numbers."""
+    treedef: Any
     leaves, treedef = jax.tree.flatten(tree)
     return treedef.unflatten(range(len(leaves)))
 

@@ -49,6 +49,7 @@ class Layout:
     """
 
     def __init__(self, tree: Any) -> None:
+        self._treedef: Any
         self._leaves, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
         alike: dict[Any, list[int]] = {}
         for k, (_, leaf) in enumerate(self._leaves):
@@ -136,7 +137,7 @@ def layout_of(packed: StackedLeaves, params: Any) -> tuple[Layout, Any]:
 
 
 def _are_apart(a: Any, b: Any) -> bool:
-    places = [None if isinstance(x, jax.core.Tracer) else place_of(x) for x in (a, b)]
-    if None in places:
+    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
         return False
-    return not places[0].is_equivalent_to(places[1], len(a.shape))
+    place, other = place_of(a), place_of(b)
+    return None not in (place, other) and not place.is_equivalent_to(other, a.ndim)

@@ -448,7 +448,7 @@ def test_masks_and_groups_inside_are_refused(tx):
 
 def test_tx_must_be_one():
     with pytest.raises(ValueError, match="tx must be an Optax transformation.*adamax"):
-        ao.stack_small_leaves(ao.adamax)  # type: ignore[arg-type]
+        ao.stack_small_leaves(ao.adamax)
 
 
 @pytest.mark.parametrize(
