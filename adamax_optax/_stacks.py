@@ -12,10 +12,12 @@ from adamax_optax._arrays import place_of
 from adamax_optax._checks import leaf_name
 from adamax_optax._dtypes import leaf_dtype
 
-# Leaves of up to `SMALL` elements are stacked, up to `STACK` of them in one array.
-# Copying larger ones costs more than passing fewer arrays saves.
-SMALL = 4096
-STACK = 32
+# Leaves of up to `SMALL` elements are stacked, up to `LEAVES` of them in an array of up
+# to `STACK` elements. Copying larger leaves costs more than passing fewer arrays saves,
+# and a larger stack leaves the cache before the next loop reads it.
+SMALL = 16_384
+LEAVES = 32
+STACK = 131_072
 
 
 class InStack(NamedTuple):
@@ -59,9 +61,9 @@ class Layout:
                 spec = jax.typeof(leaf).sharding.spec
                 alike.setdefault((jnp.shape(leaf), dtype, spec), []).append(k)
         cut = [
-            same[i : i + STACK]
-            for same in alike.values()
-            for i in range(0, len(same), STACK)
+            same[i : i + _most(shape)]
+            for (shape, *_), same in alike.items()
+            for i in range(0, len(same), _most(shape))
         ]
         self.stacks = [numbers for numbers in cut if len(numbers) > 1]
 
@@ -134,6 +136,11 @@ def layout_of(packed: StackedLeaves, params: Any) -> tuple[Layout, Any]:
             f"{misfit}: it has stacks of {found} leaves, they give {expected}."
         )
     return layout, params
+
+
+def _most(shape: tuple[int, ...]) -> int:
+    """Return how many leaves of a shape a stack may have."""
+    return min(LEAVES, STACK // max(1, math.prod(shape)))
 
 
 def _are_apart(a: Any, b: Any) -> bool:

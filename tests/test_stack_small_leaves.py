@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
-from adamax_optax._stacks import SMALL, STACK
+from adamax_optax._stacks import LEAVES, SMALL, STACK
 
 REDUCED = [jnp.bfloat16, jnp.float16, jnp.uint16]
 
@@ -26,7 +26,7 @@ def tree(seed=0):
         return jnp.asarray(rng.normal(size=shape), dtype)
 
     return {
-        "biases": [array(5) for _ in range(STACK + 3)],
+        "biases": [array(5) for _ in range(LEAVES + 3)],
         "kernels": {f"k{i}": array(3, 4) for i in range(3)},
         "scalars": (array(), array()),
         "empty": [array(0, 2), array(0, 2)],
@@ -145,9 +145,14 @@ def test_state_has_few_arrays():
     assert [x.shape for x in rest["large"]] == [(SMALL + 1,)] * 2
     assert rest["scalars"] == (ao.InStack(), ao.InStack())
     assert rest["none"] == [None, None, optax.MaskedNode()]
-    # The largest that is stacked.
-    mu = ao.stack_small_leaves(ao.adamax()).init([jnp.ones(SMALL)] * 2)[2].mu
-    assert mu.stacks[0].shape == (2, SMALL)
+
+
+def test_stacks_are_bounded():
+    most = STACK // SMALL
+    params = [jnp.ones(SMALL)] * (most + 2) + [jnp.ones(SMALL + 1)] * 2
+    mu = ao.stack_small_leaves(ao.adamax()).init(params)[2].mu
+    assert [x.shape for x in mu.stacks] == [(most, SMALL), (2, SMALL)]
+    assert len(jax.tree.leaves(mu.rest)) == 2
 
 
 @pytest.mark.parametrize("params", [{}, None, [jnp.ones(3)], [jnp.ones(3), None]])
