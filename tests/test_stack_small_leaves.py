@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
-from adamax_optax._stacks import LEAVES, SMALL, STACK
+from adamax_optax._stacks import LEAVES, SMALL
 
 REDUCED = [jnp.bfloat16, jnp.float16, jnp.uint16]
 
@@ -145,14 +145,6 @@ def test_state_has_few_arrays():
     assert [x.shape for x in rest["large"]] == [(SMALL + 1,)] * 2
     assert rest["scalars"] == (ao.InStack(), ao.InStack())
     assert rest["none"] == [None, None, optax.MaskedNode()]
-
-
-def test_stacks_are_bounded():
-    most = STACK // SMALL
-    params = [jnp.ones(SMALL)] * (most + 2) + [jnp.ones(SMALL + 1)] * 2
-    mu = ao.stack_small_leaves(ao.adamax()).init(params)[2].mu
-    assert [x.shape for x in mu.stacks] == [(most, SMALL), (2, SMALL)]
-    assert len(jax.tree.leaves(mu.rest)) == 2
 
 
 @pytest.mark.parametrize("params", [{}, None, [jnp.ones(3)], [jnp.ones(3), None]])
@@ -377,57 +369,6 @@ def test_what_mixes_elements_is_refused(make, jitted):
     update = jax.jit(tx.update) if jitted else tx.update
     with pytest.raises(ValueError, match="does not update each element by itself"):
         update(params, tx.init(params), params)
-
-
-@pytest.mark.parametrize(
-    "mix",
-    [
-        lambda x: x / jnp.sum(x),
-        lambda x: jnp.cumsum(x, axis=1),
-        lambda x: jnp.sort(x, axis=1),
-        lambda x: x[:, ::-1],
-        lambda x: x.T,
-        lambda x: x @ x,
-        lambda x: jnp.roll(x, 1, axis=1),
-        lambda x: x[:, jnp.array([2, 1, 0])],
-        lambda x: jax.lax.scan(lambda _, row: (None, 2 * row), None, x)[1],
-        lambda x: jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, x),
-        lambda x: jax.lax.cond(True, lambda x: x, lambda x: x - x.mean(), x),
-        jax.jit(lambda x: x - x.mean()),
-        jax.checkpoint(lambda x: x - x.mean()),
-        lambda x: jax.nn.relu(x - x.max()),
-        jax.nn.softmax,
-    ],
-)
-def test_every_way_of_mixing_is_found(mix):
-    tx = ao.stack_small_leaves(optax.stateless(lambda g, p: jax.tree.map(mix, g)))
-    gradients = [jnp.ones(3)] * 3
-    with pytest.raises(ValueError, match="does not update each element by itself"):
-        tx.update(gradients, tx.init(gradients))
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        lambda x: jax.lax.cond(x is None, lambda x: x, lambda x: 2 * x, x),
-        lambda x: jax.lax.cond(jnp.sum(jnp.ones(3)) > 2, jnp.sin, jnp.cos, x),
-        lambda x: jax.nn.silu(jax.nn.relu(x)),
-        jax.checkpoint(jnp.sin),
-        lambda x: x + jnp.sum(jnp.arange(4)) + jnp.arange(3),
-        lambda x: jnp.where(x > 0, x, 0) ** 2 + jax.lax.stop_gradient(x),
-        lambda x: jnp.ones_like(x) * jnp.linalg.norm(jnp.ones(3)),
-        lambda x: (lambda f: f(x, jnp.ones((2, 2))))(
-            jax.jit(lambda x, y: (x * 2, y.sum()))
-        )[0],
-    ],
-)
-@pytest.mark.usefixtures("lenient_promotion")
-def test_elementwise_functions_pass(step):
-    plain = optax.stateless(lambda g, p: jax.tree.map(step, g))
-    tx = ao.stack_small_leaves(plain)
-    gradients = [jnp.array([1.0, -2.0, 3.0]), jnp.array([0.5, 0.0, -1.0])]
-    updates, _ = tx.update(gradients, tx.init(gradients))
-    assert_same(updates, plain.update(gradients, plain.init(gradients))[0])
 
 
 @pytest.mark.parametrize(
