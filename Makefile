@@ -4,6 +4,7 @@
 # make lowest    the tests of `make test` at the lowest supported versions
 # make docs      build the pages: out/docs/index.html (two minutes for the notebooks)
 # make bench     measure the state forms and the speed, and draw them (half an hour)
+# make accelerators  compile the steps for an H100 and a TPU, without either (5 minutes)
 # make check     lint and type-check
 # make faults    plant known faults one by one and check that tests fail (half an hour)
 # make clean     remove everything that these made
@@ -23,7 +24,7 @@ BENCH_ARGS ?=
 bin := $(VENV)/bin
 comma := ,
 
-.PHONY: demo test test-all lowest docs bench check faults clean
+.PHONY: demo test test-all lowest docs bench accelerators check faults clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-examples
@@ -48,6 +49,10 @@ bench: $(VENV)/.installed-examples,parity
 	$(bin)/python benchmarks/low_precision.py --page docs/low_precision.md
 	$(bin)/python benchmarks/speed.py --page docs/speed.md $(BENCH_ARGS)
 
+accelerators:
+	$(MAKE) VENV=.venv-accelerators .venv-accelerators/.installed-accelerators
+	.venv-accelerators/bin/python benchmarks/accelerators.py --page docs/speed.md
+
 check: $(VENV)/.installed-dev
 	$(bin)/ruff check
 	$(bin)/ruff format --check
@@ -65,5 +70,5 @@ $(VENV)/.installed-%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-wheel build dist out .coverage .hypothesis \
+	rm -rf .venv .venv-accelerators .venv-lowest .venv-wheel build dist out .coverage .hypothesis \
 	  .mypy_cache .pytest_cache .ruff_cache docs/notebooks docs/reference/generated

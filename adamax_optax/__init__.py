@@ -9,6 +9,12 @@ from adamax_optax._bias_correction import (
 from adamax_optax._lazy_rows import lazy_rows
 from adamax_optax._param_groups import param_groups
 from adamax_optax._sharding import state_shardings
+from adamax_optax._stack_small_leaves import (
+    stack_small_leaves,
+    stack_state,
+    unstack_state,
+)
+from adamax_optax._stacks import InStack, StackedLeaves
 from adamax_optax._stochastic_rounding import (
     StochasticRoundingState,
     stochastic_rounding,
@@ -24,9 +30,11 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "Adamax",
+    "InStack",
     "ScaleByBiasCorrectionState",
     "ScaleByInfinityNormState",
     "ScaleByReducedInfinityNormState",
+    "StackedLeaves",
     "StochasticRoundingState",
     "adamax",
     "adamaxw",
@@ -39,6 +47,9 @@ __all__ = [
     "scale_by_bias_correction",
     "scale_by_infinity_norm",
     "schedules",
+    "stack_small_leaves",
+    "stack_state",
     "state_shardings",
     "stochastic_rounding",
+    "unstack_state",
 ]

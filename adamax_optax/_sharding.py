@@ -1,5 +1,6 @@
 """Placement of state on a mesh: like the parameters, or divided further (ZeRO-1)."""
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from adamax_optax._arrays import place_of
 from adamax_optax._checks import leaf_name
+from adamax_optax._stacks import StackedLeaves, layout_of
 
 
 def state_shardings(
@@ -75,22 +77,30 @@ def state_shardings(
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def like_params(tree):
+        own, pack = params, lambda placed: placed
+        if isinstance(tree, StackedLeaves):
+            layout, own = layout_of(tree, params)
+            layout.check_places()
+            pack = functools.partial(layout.pack, join=_stacked)
         # A parameter may correspond to a whole tree: an empty one (optax.masked), or
         # its real and imaginary parts.
         return jax.tree.map(
             lambda p, entry: jax.tree.map(lambda x: of_moment(p, x), entry),
-            params,
+            pack(jax.tree.map(divided, own)),
             tree,
         )
 
+    def divided(p):
+        sharding = _divided(p.sharding, p.shape, axes)
+        return jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=sharding)
+
     def of_moment(p, x):
-        sharding = p.sharding
+        if x.shape == p.shape:
+            return p.sharding
         if x.shape == (*p.shape[:1], *(1 for _ in p.shape[1:])):  # one for each row
-            rows, kind = PartitionSpec(*sharding.spec[:1]), sharding.memory_kind
-            sharding = NamedSharding(mesh, rows, memory_kind=kind)
-        elif x.shape != p.shape:
-            return everywhere
-        return _divided(sharding, x.shape, axes)
+            rows, kind = PartitionSpec(*p.sharding.spec[:1]), p.sharding.memory_kind
+            return NamedSharding(mesh, rows, memory_kind=kind)
+        return everywhere
 
     return optax.tree_utils.tree_map_params(
         tx,
@@ -121,6 +131,15 @@ def _mesh_of(params):
     if not meshes:
         raise ValueError(f"params must hold at least one array, got {params!r}.")
     return meshes[0]
+
+
+def _stacked(params):
+    """Return a stack of arrays that are sharded alike; it is not cut between them."""
+    p = params[0]
+    spec = PartitionSpec(None, *p.sharding.spec)
+    kind = p.sharding.memory_kind
+    sharding = NamedSharding(p.sharding.mesh, spec, memory_kind=kind)
+    return jax.ShapeDtypeStruct((len(params), *p.shape), p.dtype, sharding=sharding)
 
 
 def _divided(sharding, shape, axes):

@@ -43,11 +43,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])])
 
 
-def put_into_page(page: Path, text: str) -> None:
+def put_into_page(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace the text between the markers of a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{text}{end}{after}")
 
 
 def rounded(x: Any) -> Any:

@@ -1,0 +1,150 @@
+"""Which leaves of a tree are stacked, and what the tree looks like then."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamax_optax._arrays import place_of
+from adamax_optax._checks import leaf_name
+from adamax_optax._dtypes import leaf_dtype
+
+# Leaves of up to `SMALL` elements are stacked, up to `LEAVES` of them in an array of up
+# to `STACK` elements. Copying larger leaves costs more than passing fewer arrays saves,
+# and a larger stack leaves the cache before the next loop reads it.
+SMALL = 16_384
+LEAVES = 32
+STACK = 131_072
+
+
+class InStack(NamedTuple):
+    """Stands in a tree for a leaf that is in a stack; holds nothing."""
+
+
+class StackedLeaves(NamedTuple):
+    """A tree with its small leaves stacked.
+
+    Attributes:
+      stacks: Arrays of shape (leaves, *shape), each of 2 to 32 leaves of one shape and
+        dtype, in the order of the leaves.
+      rest: The tree, with `InStack()` in place of each leaf that is in a stack.
+    """
+
+    stacks: tuple[Any, ...]
+    rest: Any
+
+
+class Layout:
+    """The place of each leaf of a tree, in a stack or alone.
+
+    It follows from the structure of the tree and from what JAX's types say of its
+    leaves, so that `init` and every `update` find the same one, in `jit` or not.
+
+    Args:
+      tree: The parameters, or gradients of the same dtypes.
+
+    Attributes:
+      stacks: The numbers of the leaves in each stack.
+    """
+
+    def __init__(self, tree: Any) -> None:
+        self._treedef: Any
+        self._leaves, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
+        alike: dict[Any, list[int]] = {}
+        for k, (_, leaf) in enumerate(self._leaves):
+            dtype = leaf_dtype(leaf)
+            if dtype is not None and math.prod(jnp.shape(leaf)) <= SMALL:
+                # With explicit mesh axes, arrays of one stack must be sharded alike.
+                spec = jax.typeof(leaf).sharding.spec
+                alike.setdefault((jnp.shape(leaf), dtype, spec), []).append(k)
+        cut = [
+            same[i : i + _most(shape)]
+            for (shape, *_), same in alike.items()
+            for i in range(0, len(same), _most(shape))
+        ]
+        self.stacks = [numbers for numbers in cut if len(numbers) > 1]
+
+    def check_places(self) -> None:
+        """Raise `ValueError` if the leaves of a stack are known to be placed apart."""
+        for numbers in self.stacks:
+            path, first = self._leaves[numbers[0]]
+            for k in numbers[1:]:
+                other, leaf = self._leaves[k]
+                if _are_apart(first, leaf):
+                    raise ValueError(
+                        f"The parameters at {leaf_name(path)} and {leaf_name(other)} "
+                        "have one shape and would share an array, but not one "
+                        f"sharding: {first.sharding} and {leaf.sharding}. Place them "
+                        "alike, or step one without stacking, by optax.partition."
+                    )
+
+    def pack(self, tree: Any, join: Callable[[list[Any]], Any] = jnp.stack) -> Any:
+        """Return a tree with its leaves stacked.
+
+        Args:
+          tree: A tree of the layout's structure; a leaf may be a subtree or `None`.
+          join: Makes a stack of leaves.
+        """
+        leaves = self._treedef.flatten_up_to(tree)
+        stacks = tuple(join([leaves[k] for k in numbers]) for numbers in self.stacks)
+        for numbers in self.stacks:
+            for k in numbers:
+                leaves[k] = InStack()
+        return StackedLeaves(stacks, self._treedef.unflatten(leaves))
+
+    def unpack(self, packed: Any, row: Callable[[Any, int], Any] | None = None) -> Any:
+        """Undo `pack`; `row(stack, i)` takes leaf i from a stack."""
+        row = row or (lambda stack, i: jax.tree.map(lambda x: x[i], stack))
+        leaves = self._treedef.flatten_up_to(packed.rest)
+        for numbers, stack in zip(self.stacks, packed.stacks, strict=True):
+            for i, k in enumerate(numbers):
+                leaves[k] = row(stack, i)
+        return self._treedef.unflatten(leaves)
+
+
+def layout_of(packed: StackedLeaves, params: Any) -> tuple[Layout, Any]:
+    """Return the layout of a packed tree, and the parameters that it was made for.
+
+    Args:
+      packed: The tree. It has `optax.MaskedNode` where `optax.masked` or
+        `optax.partition` left parameters out.
+      params: All parameters.
+
+    Raises:
+      ValueError: If the tree was made for other parameters.
+    """
+
+    def is_place(x):
+        return isinstance(x, InStack | optax.MaskedNode)
+
+    def own(place, param):
+        return place if isinstance(place, optax.MaskedNode) else param
+
+    misfit = "The stacked state was made for other parameters than params"
+    try:
+        params = jax.tree.map(own, packed.rest, params, is_leaf=is_place)
+    except ValueError as error:
+        raise ValueError(f"{misfit}: {error}") from error
+    layout = Layout(params)
+    expected = [len(numbers) for numbers in layout.stacks]
+    found = [jax.tree.leaves(stack)[0].shape[0] for stack in packed.stacks]
+    if found != expected:
+        raise ValueError(
+            f"{misfit}: it has stacks of {found} leaves, they give {expected}."
+        )
+    return layout, params
+
+
+def _most(shape: tuple[int, ...]) -> int:
+    """Return how many leaves of a shape a stack may have."""
+    return min(LEAVES, STACK // max(1, math.prod(shape)))
+
+
+def _are_apart(a: Any, b: Any) -> bool:
+    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        return False
+    place, other = place_of(a), place_of(b)
+    return None not in (place, other) and not place.is_equivalent_to(other, a.ndim)
