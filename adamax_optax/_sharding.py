@@ -98,8 +98,9 @@ def state_shardings(
         if x.shape == p.shape:
             return p.sharding
         if x.shape == (*p.shape[:1], *(1 for _ in p.shape[1:])):  # one for each row
-            rows, kind = PartitionSpec(*p.sharding.spec[:1]), p.sharding.memory_kind
-            return NamedSharding(mesh, rows, memory_kind=kind)
+            rows = [axis for axis in p.sharding.spec[:1] if axis is not None]
+            kind = p.sharding.memory_kind
+            return NamedSharding(mesh, PartitionSpec(*rows), memory_kind=kind)
         return everywhere
 
     return optax.tree_utils.tree_map_params(

@@ -36,8 +36,8 @@ def loss_of(outputs, x):
 def plain_loop(form, params, forward):
     """Train a tree of parameters without any framework, and return them.
 
-    The noise of the reduced forms goes by a leaf's number and an element's place, so
-    the tree must have the framework's order and layout.
+    The noise of the reduced forms goes by a leaf's path and an element's place, so the
+    tree must be the framework's.
     """
     tx = adamax(form)
 
@@ -62,7 +62,11 @@ DENSE = {"kernel": KERNEL, "bias": BIAS}
 
 def check(form, got, opt_state, start=DENSE, forward=dense):
     """Assert that a framework's training gave the plain loop's numbers and bytes."""
-    expected = plain_loop(form, start, forward)
+    treedef = jax.tree.structure(start)
+    tree = jax.tree.unflatten(jax.tree.structure(got), jax.tree.leaves(start))
+    expected = plain_loop(
+        form, tree, lambda p, x: forward(treedef.unflatten(jax.tree.leaves(p)), x)
+    )
     for new, same, old in zip(
         *map(jax.tree.leaves, (got, expected, start)), strict=True
     ):

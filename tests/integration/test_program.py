@@ -33,13 +33,11 @@ def compiled_step(tx, params):
     )
 
 
-def compiled_class(monkeypatch, params, donate=False, **options):
-    """Take a step of the class and return its program and the arguments."""
-    with monkeypatch.context() as patch:
-        seen = inside.record_programs(patch, donate)
-        optimizer = ao.Adamax([{"params": params, **options}], donate=donate)
-        optimizer([jax.tree.map(jnp.ones_like, params)])
-    return seen[-1]
+def compiled_class(params, donate=False, **options):
+    """Return the compiled step of the class, and the optimizer."""
+    optimizer = ao.Adamax([{"params": params, **options}], donate=donate)
+    gradients = jax.tree.leaves(jax.tree.map(jnp.ones_like, params))
+    return inside.lowered(optimizer, gradients).compile(), optimizer
 
 
 def bytes_moved(compiled):
@@ -85,26 +83,26 @@ def test_parameters_and_state_are_overwritten_and_nobody_is_called(state_dtype):
 
 
 @pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
-def test_the_class_passes_few_arrays(monkeypatch, state_dtype):
+def test_the_class_passes_few_arrays(state_dtype):
     params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
-    compiled, args = compiled_class(monkeypatch, params, state_dtype=state_dtype)
-    # Parameters, gradients; the moments in shared arrays; counts, hyperparameters.
-    shared = LEAVES // inside.STACK
+    compiled, optimizer = compiled_class(params, state_dtype=state_dtype)
+    # The moments in stacks, and the step counts.
+    stacks = LEAVES // inside.STACK
     # Of a word's state also the scale, the bound and the key.
-    moments = 2 * shared if state_dtype is None else shared + 3
-    assert len(jax.tree.leaves(args[:5])) == 2 * LEAVES + moments + 2
+    arrays = 2 * stacks if state_dtype is None else stacks + 3
+    state = inside.state(optimizer)
+    assert len(state) == arrays + 1
     # The moments are overwritten; the parameters, which the caller may hold, are not.
-    norms = jax.tree.leaves(args[0])
     memory = compiled.memory_analysis()
-    assert memory.alias_size_in_bytes == sum(x.nbytes for x in norms)
+    assert memory.alias_size_in_bytes == sum(x.nbytes for x in state)
     assert calls(compiled) == []
 
 
 @recent
 @pytest.mark.usefixtures("lenient_promotion")
-def test_the_class_runs_fewer_kernels_than_optax(monkeypatch):
+def test_the_class_runs_fewer_kernels_than_optax():
     params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
-    compiled, _ = compiled_class(monkeypatch, params)
+    compiled, _ = compiled_class(params)
     theirs = compiled_step(optax.adamax(1e-3), params)
     assert fusions(compiled) < 1.5 * LEAVES < 3 * LEAVES <= fusions(theirs)
 
@@ -113,29 +111,27 @@ def test_the_class_runs_fewer_kernels_than_optax(monkeypatch):
 @pytest.mark.parametrize("donate", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_a_large_parameter_of_the_class_moves_no_more_than_the_functional_form(
-    monkeypatch, decay, donate
+    decay, donate
 ):
     params = [jnp.zeros(SIZE)]
-    compiled, _ = compiled_class(monkeypatch, params, donate=donate, weight_decay=decay)
+    compiled, _ = compiled_class(params, donate=donate, weight_decay=decay)
     functional = compiled_step(ao.adamax(weight_decay=decay), params)
     assert bytes_moved(compiled) <= bytes_moved(functional) + 1024
 
 
 @pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.float16, jnp.uint16])
-def test_the_class_that_may_donate_overwrites_parameters_too(monkeypatch, state_dtype):
+def test_the_class_that_may_donate_overwrites_parameters_too(state_dtype):
     params = [jnp.zeros(SIZE), jnp.zeros((3, 4)), jnp.zeros(4)]
-    compiled, args = compiled_class(
-        monkeypatch, params, donate=True, state_dtype=state_dtype
-    )
-    held = sum(x.nbytes for x in jax.tree.leaves(args[:2]))
+    compiled, optimizer = compiled_class(params, donate=True, state_dtype=state_dtype)
+    held = sum(x.nbytes for x in [*inside.state(optimizer), *params])
     assert compiled.memory_analysis().alias_size_in_bytes == held
 
 
 @recent
 @pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.float16, jnp.uint16])
-def test_the_class_that_may_donate_needs_no_scratch_memory(monkeypatch, state_dtype):
+def test_the_class_that_may_donate_needs_no_scratch_memory(state_dtype):
     compiled, _ = compiled_class(
-        monkeypatch, [jnp.zeros(SIZE)], donate=True, state_dtype=state_dtype
+        [jnp.zeros(SIZE)], donate=True, state_dtype=state_dtype
     )
     assert compiled.memory_analysis().temp_size_in_bytes < 1024
 
