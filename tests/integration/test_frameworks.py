@@ -152,7 +152,7 @@ def test_equinox(form):
     # Equinox has the weight transposed, and in front of the bias.
     check(
         form,
-        [model.weight, model.bias],
+        eqx.filter(model, eqx.is_inexact_array),
         opt_state,
         start=[KERNEL.T, BIAS],
         forward=lambda params, x: x @ params[0].T + params[1],
