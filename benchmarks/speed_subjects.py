@@ -12,7 +12,6 @@ import optax
 from speed_workloads import Workload
 
 import adamax_optax as ao
-from adamax_optax.compat import _step
 
 RATE = 1e-3
 DECAY = 1e-2
@@ -92,20 +91,17 @@ class Class(Subject):
     ) -> None:
         params, self._gradients = _trees(workload)
         group = {"params": params, "state_dtype": state_dtype}
-        self._optimizer = ao.Adamax([group], lr=RATE, donate=donate)
+        optimizer = ao.Adamax([group], lr=RATE, donate=donate)
         del params, group
-        name = "_overwriting" if donate else "_keeping"
-        self._jitted = getattr(_step, name)
-        setattr(_step, name, self._spy)
-        try:
-            self._optimizer([self._gradients])
-        finally:
-            setattr(_step, name, self._jitted)
-
-    def _spy(self, norms: Any, params: Any, *rest: Any) -> Any:
-        self._compile(self._jitted, norms, params, *rest)
-        self.state_bytes = _bytes(norms)
-        return self._jitted(norms, params, *rest)
+        # What its program takes: see `adamax_optax.compat._step.Program`.
+        packed, own = optimizer._state[0], optimizer._layout.read()
+        first = ((packed, own), None) if donate else ((packed,), own)
+        rest = jax.tree.leaves(self._gradients), optimizer._table(), None
+        self._jitted, self._rest = optimizer._program._overwriting, rest
+        self._compile(self._jitted, *first, *rest)
+        self.state_bytes = _bytes(packed)
+        self._optimizer = optimizer
+        optimizer([self._gradients])
 
     def run(self, steps: int) -> float:
         """Take some steps and return the seconds for one."""
@@ -124,28 +120,24 @@ class BareClass(Class):
     """
 
     def __init__(self, workload: Workload, pause: float = 0.0) -> None:
-        self._pause = pause
         super().__init__(workload)
-
-    def _spy(self, norms: Any, params: Any, *rest: Any) -> Any:
-        self._rest = rest
-        self._carry = super()._spy(norms, params, *rest)
-        # The optimizer, which is not used again, gets copies.
-        return jax.tree.map(jnp.copy, self._carry)
+        self._pause = pause
+        # The optimizer, which is not used again, keeps its own.
+        self._carry = jax.tree.map(jnp.copy, self._optimizer._state)
 
     def run(self, steps: int) -> float:
         """Take some steps and return the seconds for one."""
-        norms, params = self._carry
+        packed, params = self._carry
         start = time.perf_counter()
         for _ in range(steps):
             if self._pause:
                 end = time.perf_counter() + self._pause
                 while time.perf_counter() < end:
                     pass
-            norms, params = self._jitted(norms, params, *self._rest)
-        jax.block_until_ready((norms, params))
+            ((packed, params),) = self._jitted((packed,), list(params), *self._rest)
+        jax.block_until_ready((packed, params))
         seconds = time.perf_counter() - start
-        self._carry = norms, params
+        self._carry = packed, params
         return seconds / steps
 
 
