@@ -85,7 +85,7 @@ def place_of(x: Any) -> Any:
 
 def joined(value: Any) -> jax.Array:
     """Return a moment as one array; a pair becomes one complex array."""
-    parts = list(map(jnp.asarray, jax.tree.leaves(value)))
+    parts = list(map(jax.device_put, jax.tree.leaves(value)))
     return parts[0] if len(parts) == 1 else jax.lax.complex(*parts)
 
 

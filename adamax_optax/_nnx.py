@@ -6,7 +6,6 @@ one of its types.
 
 import operator
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -76,17 +75,17 @@ class Structure:
     """The places in modules that lead to their `nnx.Param`.
 
     Args:
-      nodes: Modules and variables.
+      params: A tree of modules and variables.
     """
 
-    def __init__(self, nodes: Iterable[Any]) -> None:
+    def __init__(self, params: Any) -> None:
+        self._sizes = [(params, len(params))] if hasattr(params, "__len__") else []
         # Lists of equal length, which `check` compares without a loop in Python.
         self._containers: list[Any] = []
         self._keys: list[Any] = []
         self._children: list[Any] = []
         self._leads: dict[int, bool] = {}
-        for node in nodes:
-            self._walk(node)
+        self._walk(params)
 
     def check(self) -> None:
         """Raise `ValueError` if a module or a variable was replaced."""
@@ -94,8 +93,10 @@ class Structure:
             found = list(map(operator.getitem, self._containers, self._keys))
         except (KeyError, IndexError):
             found = []
-        if len(found) == len(self._children) and all(
-            map(operator.is_, found, self._children)
+        if (
+            len(found) == len(self._children)
+            and all(map(operator.is_, found, self._children))
+            and all(len(container) == size for container, size in self._sizes)
         ):
             return
         changed = [

@@ -1,10 +1,9 @@
 """Match gradients with parameters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from adamax_optax import _nnx
 from adamax_optax._arrays import is_array
@@ -17,22 +16,16 @@ class Matcher:
 
     Args:
       paths: The path of each parameter, through all groups.
-      shapes: Its shape.
-      variables: Its variable, if all parameters are of NNX; otherwise `None`.
-      roots: The path of the module or variable that was passed and that it belongs to.
+      owned: Returns the array or the variable that each is.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
-        shapes: Sequence[tuple[int, ...]],
-        variables: Sequence[Any] | None,
-        roots: Sequence[Path],
+        owned: Callable[[], Sequence[Any]],
     ) -> None:
         self._paths = paths
-        self._shapes = shapes
-        self._variables = variables
-        self._roots = roots
+        self._owned = owned
         self._last: tuple[Any, Any] | None = None
         self._numbers: list[int] = []
         self._picked: list[int] | None = None
@@ -42,10 +35,9 @@ class Matcher:
 
         Args:
           gradients: A tree with the structure of the parameters, or a flat sequence
-            in their order. `None`, for a leaf or a subtree, is no gradient. If all
-            parameters are of NNX, also the gradients of a whole module that has them.
-          module: That module, or `None` if the names and shapes of the parts tell
-            where they are in it.
+            in their order. `None`, for a leaf or a subtree, is no gradient.
+          module: The module whose gradients they are; `None` if they have the
+            structure of the parameters.
 
         Raises:
           ValueError: If neither fits, naming the first parameter without a gradient or
@@ -80,19 +72,14 @@ class Matcher:
             above = (path[:n] for n in range(len(path)))
             return path not in found and absent.isdisjoint(above)
 
-        wanted, whole = self._paths, module is not None
-        if whole:
-            wanted = self._paths_in(module)
-        elif self._variables is not None and any(map(lacks, wanted)):
-            places = self._places_in(found)
-            wanted, whole = (places, True) if places else (wanted, False)
+        wanted = self._paths if module is None else self._paths_in(module)
         for path, own in zip(wanted, self._paths, strict=True):
             if lacks(path):
                 raise self._misfit(f"{label(own)} has no gradient")
         numbers = {path: k for k, path in enumerate(wanted)}
         present = [path for path in found if path not in absent]
         for path in present:
-            if path not in numbers and not whole:
+            if path not in numbers and module is None:
                 raise self._misfit(f"there is no {label(path)}")
         return [numbers.get(path) for path in present]
 
@@ -101,7 +88,7 @@ class Matcher:
         paths = {}
         if _nnx.is_node(module):
             paths = {id(v): names(path) for path, v in _nnx.variables_of(module)}
-        variables = self._variables or [None] * len(self._paths)
+        variables = self._owned()
         for path, variable in zip(self._paths, variables, strict=True):
             if id(variable) not in paths:
                 raise ValueError(
@@ -111,45 +98,12 @@ class Matcher:
                 )
         return [paths[id(variable)] for variable in variables]
 
-    def _places_in(self, found):
-        """Return where the parameters are in the gradients of a whole module.
-
-        Returns `None` if a part is nowhere, and raises `ValueError` if it may be in
-        several places.
-        """
-        parts: dict[Path, list[int]] = {}
-        for k, root in enumerate(self._roots):
-            parts.setdefault(root, []).append(k)
-        prefixes = {path[:n] for path in found for n in range(len(path) + 1)}
-        wanted = list(self._paths)
-        for root, numbers in parts.items():
-            rest = [self._paths[k][len(root) :] for k in numbers]
-            fitting = [
-                prefix
-                for prefix in sorted(prefixes)
-                if all(
-                    prefix + path in found
-                    and jnp.shape(found[prefix + path]) == self._shapes[k]
-                    for path, k in zip(rest, numbers, strict=True)
-                )
-            ]
-            if not fitting:
-                return None
-            if len(fitting) > 1:
-                places = ", ".join("".join(prefix) for prefix in fitting)
-                raise ValueError(
-                    f"{label(root)} may be any of {places} of the gradients. Pass the "
-                    "module that they are of as well: step(gradients, module)."
-                )
-            for path, k in zip(rest, numbers, strict=True):
-                wanted[k] = fitting[0] + path
-        return wanted if len(set(wanted)) == len(wanted) else None
-
     def _misfit(self, what):
         return ValueError(
             "gradients must have the structure of the parameters (with groups: one "
             f"entry per group), or be a sequence of {len(self._paths)} arrays in their "
-            f"order, with None for a parameter without gradient; {what}."
+            f"order, with None for a parameter without gradient; {what}. For the "
+            "gradients of a whole module, pass it too: step(gradients, module)."
         )
 
 

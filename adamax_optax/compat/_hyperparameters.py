@@ -1,5 +1,6 @@
 """Hyperparameters of groups: checked, translated to the functional names, packed."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +42,7 @@ def check(
     for i, beta in enumerate(betas):
         _check_number(f"betas[{i}]", beta, below=1.0, look=look)
         beta = _scalar(beta)
-        if not isinstance(beta, jax.Array) and dtype(beta) == 1:
+        if (look or not isinstance(beta, jax.Array)) and dtype(beta) == 1:
             raise ValueError(
                 f"betas[{i}] must be below 1, but {beta!r} is 1 in "
                 f"{np.dtype(dtype).name}, in which it is used. The largest value below "
@@ -86,7 +87,7 @@ def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> tuple[jax.Array, ..
                 table[i, j] = group[name]
     packed = jax.device_put(list(table), place)
     for i, j, value in unknown:
-        packed[i] = _put(packed[i], j, value)
+        packed[i] = _put(packed[i], value, j)
     return tuple(packed)
 
 
@@ -143,8 +144,8 @@ class _Same:
         return isinstance(other, _Same) and other._value is self._value
 
 
-@jax.jit
-def _put(row, j, value):
+@functools.partial(jax.jit, static_argnums=2)
+def _put(row, value, j):
     return row.at[j].set(value.astype(row.dtype))
 
 

@@ -48,9 +48,7 @@ class Layout:
             for path in own.paths
         ]
         self.shapes = [shape for own in found for shape in own.shapes]
-        self.matcher = _gradients.Matcher(
-            self.paths, self.shapes, *self._variables_and_roots()
-        )
+        self.matcher = _gradients.Matcher(self.paths, self.owned)
         owners = [owner for own in found for owner in own.owners]
         self.in_trees = [owner is None for owner in owners]
         self.owners = [owner[0] for owner in owners if owner is not None]
@@ -93,15 +91,6 @@ class Layout:
             for own, group in zip(self.found, self.groups, strict=True)
             for x in own.owned(_params(group))
         ]
-
-    def _variables_and_roots(self) -> tuple[list[Any] | None, list[_parameters.Path]]:
-        roots: list[_parameters.Path] = []
-        for i, own in enumerate(self.found):
-            if own.roots is None:
-                return None, []
-            prefix = (f"[{i}]",) if self.grouped else ()
-            roots += [prefix + root for root in own.roots]
-        return self.owned(), roots
 
     def check(
         self, groups: Sequence[dict[str, Any]] | None = None, *, look: bool = False
@@ -188,5 +177,6 @@ def _params(group: Any) -> Any:
 
 def _precision(arrays: Sequence[Any]) -> Any:
     """Return the dtype in which the hyperparameters of a group are used."""
-    dtypes = {jnp.finfo(compute_dtype(array.dtype)).dtype for array in arrays}
+    # The dtype that JAX gives an array: float32, unless float64 is enabled.
+    dtypes = {jnp.finfo(compute_dtype(jnp.result_type(x))).dtype for x in arrays}
     return np.float64 if dtypes == {np.dtype(np.float64)} else np.float32

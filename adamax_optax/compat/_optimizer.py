@@ -5,6 +5,7 @@ import itertools
 import operator
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -24,10 +25,11 @@ from adamax_optax.compat import (
     _state_dict,
 )
 from adamax_optax.compat._layout import Layout, are_groups, arrange, check_group
-from adamax_optax.compat._step import Outdated, Program, program_of
+from adamax_optax.compat._step import Outdated, Program, at_once, program_of
 
 # Not pickled: made again from the groups and the states of their parameters.
 _REBUILT = (
+    "_busy",
     "_groups",
     "_hyper",
     "_kinds",
@@ -38,8 +40,19 @@ _REBUILT = (
     "_program",
     "_published",
     "_state",
-    "_zeros",
+    "_weak",
 )
+
+
+def _outside_trace(method: Any) -> Any:
+    """Make arrays that are kept also where a caller is being traced."""
+
+    @wraps(method)
+    def outside(*args: Any) -> Any:
+        with jax.ensure_compile_time_eval():
+            return method(*args)
+
+    return outside
 
 
 class Adamax:
@@ -156,8 +169,8 @@ class Adamax:
         return self._groups
 
     @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self._groups = groups
+    def param_groups(self, groups: Sequence[dict[str, Any]]) -> None:
+        self._groups = list(groups)
 
     @property
     def parameters(self) -> Any:
@@ -192,10 +205,15 @@ class Adamax:
         """
         with self._lock:
             layout = self._refreshed()
-            table = self._table()
-            numbers, leaves = layout.matcher.match(gradients, module)
-            if leaves:
-                self._take(numbers, leaves, table)
+            self._refuse_inside_step()
+            try:
+                self._busy = True
+                table = self._table()
+                numbers, leaves = layout.matcher.match(gradients, module)
+                if leaves:
+                    self._take(numbers, leaves, table)
+            finally:
+                self._busy = False
             return self.parameters
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -217,10 +235,12 @@ class Adamax:
         with self._lock:
             layout = self._refreshed()
             check_group(param_group)
+            self._refuse_inside_step()
             group = dict(param_group)
             new = arrange([*self._groups, group], self.defaults, layout, grouped=True)
-            self._groups.append(group)
-            self._install(new, self._states_for(new))
+            installed = self._installed(new, self._states_for(new), new.groups)
+            append = partial(self._groups.append, group)
+            at_once([append, partial(vars(self).update, installed)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in PyTorch's layout.
@@ -238,7 +258,7 @@ class Adamax:
         """
         with self._lock:
             layout = self._refreshed()
-            self._table()  # moments in the `state_dtype` that the groups have now
+            self._convert()
             return _state_dict.save(layout, self._states(), self._program.specs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -256,14 +276,15 @@ class Adamax:
         """
         with self._lock:
             layout = self._refreshed()
+            self._refuse_inside_step()
             groups, states = _state_dict.load(state_dict, layout, self.defaults)
-            before = list(map(dict, layout.groups))
-            try:
-                _replace(layout.groups, groups)
-                self._install(layout, states)
-            except BaseException:
-                _replace(layout.groups, before)
-                raise
+            installed = self._installed(layout, states, groups)
+            replacing = [
+                change
+                for old, new in zip(layout.groups, groups, strict=True)
+                for change in (partial(old.clear), partial(old.update, new))
+            ]
+            at_once([*replacing, partial(vars(self).update, installed)])
 
     def init(self, params: Any) -> optax.OptState:
         """Return a functional state: Optax's `init`.
@@ -333,8 +354,8 @@ class Adamax:
     ) -> None:
         """Set what is not pickled; without `states`, no parameter has taken a step."""
         self._lock = threading.RLock()
-        # Gradients of parameters that do not step, by shape, dtype and sharding.
-        self._zeros: dict[Any, jax.Array] = {}
+        self._busy = False  # whether a step is being taken
+        self._weak = False  # whether a gradient was weakly typed
         self._groups = groups
         layout = arrange(groups, self.defaults, None, grouped)
         self._install(layout, states or [None] * len(layout.paths))
@@ -360,6 +381,7 @@ class Adamax:
                 self._layout.write(state[1])
                 self._published = state
 
+    @_outside_trace
     def _states(self) -> list[_moments.ParamState]:
         """Return copies of the states of all parameters."""
         return _moments.unpack(_moments.Packed(*self._state[0]), self._program.specs)
@@ -388,8 +410,18 @@ class Adamax:
         self, layout: Layout, states: Sequence[_moments.ParamState | None]
     ) -> None:
         """Go over to a layout; the state of a new parameter is `None`."""
+        vars(self).update(self._installed(layout, states, layout.groups))
+
+    @_outside_trace
+    def _installed(
+        self,
+        layout: Layout,
+        states: Sequence[_moments.ParamState | None],
+        groups: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """Return the attributes that `_install` sets, for these options of groups."""
         params = layout.read()
-        kinds = list(map(_hyperparameters.kind, layout.groups))
+        kinds = list(map(_hyperparameters.kind, groups))
         specs = layout.specs(params, kinds)
         full = [
             _moments.init(params[k], spec.state_dtype, k)
@@ -399,35 +431,49 @@ class Adamax:
         ]
         packed = _moments.pack(full, specs, params)
         state = tuple(packed), tuple(itertools.compress(params, layout.in_trees))
-        # All at once, as a signal handler may look in between.
-        vars(self).update(
-            _hyper=(None, None),
-            _kinds=kinds,
-            _layout=layout,
-            _mask=(None, None),
-            _place=place_beside(params),
-            _program=program_of(specs, self._donate),
-            _published=state,
-            _state=state,
-        )
+        return {
+            "_hyper": (None, None),
+            "_kinds": kinds,
+            "_layout": layout,
+            "_mask": (None, None),
+            "_place": place_beside(params),
+            "_program": program_of(specs, self._donate),
+            "_published": state,
+            "_state": state,
+        }
 
     def _table(self) -> tuple[jax.Array, ...]:
         """Return the hyperparameters of all groups, checked, on the device."""
-        layout = self._layout
-        found = _hyperparameters.fingerprint(layout.groups)
+        found = _hyperparameters.fingerprint(self._layout.groups)
         if found is None or found != self._hyper[0]:
-            layout.check()
-            if list(map(_hyperparameters.kind, layout.groups)) != self._kinds:
-                self._install(layout, self._states())
-            functional = list(map(_hyperparameters.to_functional, layout.groups))
-            self._hyper = found, _hyperparameters.pack(functional, self._place)
+            self._layout.check()
+            self._convert()
+            self._hyper = found, self._packed()
         return self._hyper[1]
+
+    def _convert(self) -> None:
+        """Bring the moments into the `state_dtype` that the groups have now."""
+        if list(map(_hyperparameters.kind, self._layout.groups)) != self._kinds:
+            self._install(self._layout, self._states())
+
+    @_outside_trace
+    def _packed(self) -> tuple[jax.Array, ...]:
+        functional = list(map(_hyperparameters.to_functional, self._layout.groups))
+        return _hyperparameters.pack(functional, self._place)
 
     def _take(
         self, numbers: Sequence[int], leaves: list[Any], table: tuple[jax.Array, ...]
     ) -> None:
         """Take a step with the gradients `leaves` of the parameters `numbers`."""
         layout = self._layout
+        if np.ndarray in set(map(type, leaves)):
+            # JAX would share their memory, and the caller may write to it.
+            leaves = [
+                jax.device_put(x.copy(), self._place) if type(x) is np.ndarray else x
+                for x in leaves
+            ]
+        if self._weak:
+            leaves = list(map(_parameters.strongly_typed, leaves))
         params, gradients = layout.read(), leaves
         stepping = None
         if len(numbers) < len(params):
@@ -438,13 +484,24 @@ class Adamax:
         try:
             self._run(params, gradients, table, stepping)
         except Outdated:
-            self._install(layout, self._states())
-            table = self._table()
             params, gradients = (
                 list(map(_parameters.strongly_typed, arrays))
                 for arrays in (params, gradients)
             )
-            self._run(params, gradients, table, stepping)
+            self._weak = True
+            if layout.specs(params, self._kinds) != self._program.specs:
+                self._install(layout, self._states())
+            if stepping is not None:
+                stepping = self._stepping(numbers)
+            self._run(params, gradients, self._table(), stepping)
+
+    def _refuse_inside_step(self) -> None:
+        if self._busy:
+            raise RuntimeError(
+                "The optimizer is in the middle of a step, which this signal handler "
+                "has interrupted. A handler may save the optimizer, but not step or "
+                "load it: set a flag instead, and act on it after the step."
+            )
 
     def _run(
         self,
@@ -462,7 +519,7 @@ class Adamax:
             ):
                 _parameters.check(param, shape, path)
                 _gradients.check(gradient, param, path)
-            if isinstance(jnp.zeros(()), jax.core.Tracer):
+            if isinstance(jnp.copy(table[0]), jax.core.Tracer):
                 raise _gradients.inside_trace()
             weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
             if weak or layout.specs(params, self._kinds) != specs:
@@ -481,7 +538,7 @@ class Adamax:
     def _filled(
         self, numbers: Sequence[int], leaves: Sequence[Any], params: Sequence[Any]
     ) -> list[Any]:
-        """Return a gradient for each parameter, of 0 for those that do not step.
+        """Return a gradient for each parameter, also for those that do not step.
 
         All are in the dtype of the arithmetic, so that one program does for any subset.
         """
@@ -489,17 +546,15 @@ class Adamax:
         gradients = []
         for k, (param, path) in enumerate(zip(params, self._layout.paths, strict=True)):
             _parameters.check(param, self._layout.shapes[k], path)
-            dtype = compute_dtype(param.dtype)
-            if k in given:
-                _gradients.check(given[k], param, path)
-                gradients.append(jnp.asarray(given[k], dtype))
-                continue
-            key = param.shape, dtype, getattr(param, "sharding", None)
-            if key not in self._zeros:
-                self._zeros[key] = jnp.zeros_like(param, dtype)
-            gradients.append(self._zeros[key])
+            gradient = given.get(k, param)  # any array of this shape and place
+            _gradients.check(gradient, param, path)
+            gradient = jnp.asarray(gradient, compute_dtype(param.dtype))
+            if getattr(param, "committed", False) and not gradient.committed:
+                gradient = jax.device_put(gradient, param.sharding)
+            gradients.append(gradient)
         return gradients
 
+    @_outside_trace
     def _stepping(self, numbers: Sequence[int]) -> jax.Array:
         if self._mask[0] != numbers:
             self._mask = numbers, self._program.mask(numbers, self._place)
@@ -519,13 +574,6 @@ class Adamax:
         if not layout.grouped:
             return groups[0]
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
-
-
-def _replace(groups: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> None:
-    """Give each of the groups the contents of a new one."""
-    for group, contents in zip(groups, new, strict=True):
-        group.clear()
-        group.update(contents)
 
 
 def _check_pytorch_options(

@@ -19,15 +19,12 @@ class Parameters(Protocol):
     Attributes:
       paths: The path of each parameter, in order.
       shapes: The shape of each.
-      roots: For each, the path of the NNX module or variable in the group's `params`
-        that it belongs to; `None` if they are arrays.
       owners: For each, an NNX variable and the attribute in which a step stores its
         new array; `None` if the array must be put there by `write`.
     """
 
     paths: list[Path]
     shapes: list[tuple[int, ...]]
-    roots: list[Path] | None
     owners: list[tuple[Any, str] | None]
 
     def read(self, params: Any) -> list[Any]:
@@ -46,7 +43,6 @@ class ArrayTree:
     def __init__(self, leaves: dict[Path, Any], treedef: Any) -> None:
         self.paths = list(leaves)
         self.shapes = _checked_shapes(self.paths, leaves.values())
-        self.roots: list[Path] | None = None
         self.owners: list[tuple[Any, str] | None] = [None] * len(leaves)
         self._treedef = treedef
 
@@ -74,16 +70,15 @@ class Variables:
     """
 
     def __init__(self, params: Any, nodes: dict[Path, Any]) -> None:
-        places: dict[int, tuple[Path, Path, Any]] = {}
+        places: dict[int, tuple[Path, Any]] = {}
         for prefix, node in nodes.items():
             for path, variable in _nnx.variables_of(node):
-                place = prefix, prefix + names(path), variable
+                place = prefix + names(path), variable
                 places.setdefault(id(variable), place)
         self._params = params
-        self._structure = _nnx.Structure(nodes.values())
-        self.roots: list[Path] | None = [root for root, _, _ in places.values()]
-        self.paths = [path for _, path, _ in places.values()]
-        self._variables = [variable for _, _, variable in places.values()]
+        self._structure = _nnx.Structure(params)
+        self.paths = [path for path, _ in places.values()]
+        self._variables = [variable for _, variable in places.values()]
         self.shapes = _checked_shapes(self.paths, map(_nnx.get, self._variables))
         slots = map(_nnx.slot_of, self._variables)
         self.owners = [
@@ -225,6 +220,11 @@ def names(path: Any) -> Path:
 def _checked_shapes(paths, arrays):
     shapes = []
     for path, array in zip(paths, arrays, strict=True):
+        if isinstance(array, jax.core.Tracer):
+            raise ValueError(
+                f"Parameters must be arrays with values, but {label(path)} is {array}. "
+                "Make the optimizer outside of jit, grad and scan."
+            )
         if not is_array(array) or not is_inexact(array):
             raise ValueError(
                 "Parameters must be floating or complex arrays of JAX or NumPy, in a "

@@ -3,8 +3,8 @@
 With thousands of small parameters, a program that takes and returns an array for each
 moment spends its time passing arrays. So the moments of small parameters of one shape
 are stacked, whatever their groups and step counts, and `jax.vmap` steps them together.
-Larger parameters would lose more by the copies than they gain. Parameters on several
-devices could not share an array without communication.
+Larger parameters would lose more by the copies than they gain. Parameters on a mesh
+could not share an array without communication.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+_ONE_DEVICE = jax.sharding.SingleDeviceSharding
 
 # Parameters of up to `SMALL` elements are stacked, up to `STACK` of them in one array.
 SMALL = 4096
@@ -24,7 +26,7 @@ class Spec(NamedTuple):
     Attributes:
       shape: Its shape.
       dtype: Its dtype.
-      sharding: Its sharding, if it is on several devices.
+      sharding: Its sharding, if it is on a mesh.
       group: The number of its group.
       state_dtype: The `state_dtype` of its moments, as a dtype.
       decays: Whether its group has a weight decay. Without one, the program need not
@@ -75,9 +77,6 @@ def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
 
 
 def sharding_of(array: Any) -> Any:
-    """Return an array's sharding if it is on several devices, and else `None`."""
+    """Return an array's sharding if it is on a mesh, and else `None`."""
     sharding = getattr(array, "sharding", None)
-    several = isinstance(sharding, jax.sharding.Sharding) and (
-        len(sharding.device_set) > 1
-    )
-    return sharding if several else None
+    return None if isinstance(sharding, _ONE_DEVICE | None) else sharding

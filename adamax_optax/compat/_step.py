@@ -13,7 +13,7 @@ import gc
 import itertools
 import operator
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from adamax_optax._sharding import place_beside
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._plan import Spec, pieces_of
 
-# Stores all results of an iterator in C: see `_store`.
+# Consumes an iterator in C.
 _exhaust = collections.deque[Any](maxlen=0).extend
 # From Python 3.12 on, no garbage is collected, and so no Python code runs, inside C.
 _COLLECTS_ANYWHERE = sys.version_info < (3, 12)
@@ -108,7 +108,7 @@ class Program:
             if isinstance(overwritten, Overwritten):  # jax.disable_jit
                 overwritten = overwritten.copies()
             packed, *rest = overwritten
-            params = rest[0] if self._donate else params
+            params = rest[0] if rest else params
             return self._step(packed, params, gradients, table, stepping)
 
         places = self._shardings()
@@ -137,8 +137,10 @@ class Program:
           names: The name of the attribute of each.
         """
         packed, params, gradients, table, stepping = arguments
+        # A parameter without gradient keeps its array, and is passed as its gradient.
+        donating = self._donate and stepping is None
         own = params
-        if self._donate:
+        if donating:
             own = _distinct(params, gradients)
             overwritten = Overwritten((packed, own), prepare)
             rest = None, gradients, table, stepping
@@ -152,13 +154,13 @@ class Program:
         before = getattr(owners[0], names[0])
         try:
             _store(itertools.chain.from_iterable(results), owners, names)
-        except (ValueError, Outdated):
-            raise
-        except BaseException:
-            if getattr(owners[0], names[0]) is before:
+        except BaseException as error:
+            # `prepare` raises the two before anything is compiled.
+            refused = type(error) in (ValueError, Outdated)
+            if not refused and getattr(owners[0], names[0]) is before:
                 self.renew()
             raise
-        if self._donate and overwritten.were_copied:
+        if donating and overwritten.were_copied:
             for array in own:
                 if isinstance(array, jax.Array):
                     array.delete()
@@ -223,15 +225,23 @@ class Program:
         return ((packed, trees), *(new[k] for k in self._in_place))
 
 
+def at_once(calls: Iterable[Callable[[], Any]]) -> None:
+    """Make calls of functions in C, within one call of a function in C."""
+    _consume(map(operator.call, calls))
+
+
 def _store(results, owners, names):
-    """Set an attribute of each owner to the next result, all in one call of C code."""
-    setting = map(object.__setattr__, owners, names, results)
+    """Set an attribute of each owner to the next result, all at once."""
+    _consume(map(object.__setattr__, owners, names, results))
+
+
+def _consume(iterator):
     if not (_COLLECTS_ANYWHERE and gc.isenabled()):
-        _exhaust(setting)
+        _exhaust(iterator)
         return
     try:
         gc.disable()
-        _exhaust(setting)
+        _exhaust(iterator)
     finally:
         gc.enable()
 

@@ -338,3 +338,25 @@ def test_real_state_for_a_complex_parameter():
     saved(jnp.ones(3))
     with pytest.raises(ValueError, match="exp_avg of params must be complex"):
         optimizer.load_state_dict(saved.state_dict())
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_beta_next_to_1_by_the_dtype_of_the_parameters():
+    beta = 1 - 2e-8
+    wide = ao.Adamax(jnp.ones(2), betas=(beta, 0.999), lr=0.5)
+    np.testing.assert_allclose(wide(jnp.ones(2)), 0.5)
+    wide.load_state_dict(wide.state_dict())
+    for value in (beta, np.float64(beta), jnp.float64(beta)):
+        with pytest.raises(ValueError, match=r"betas\[0\] must be below 1"):
+            ao.Adamax(jnp.ones(2, jnp.float32), betas=(value, 0.999))
+
+
+def test_arrays_of_numpy_are_used_as_float32():
+    with pytest.raises(ValueError, match=r"betas\[0\] must be below 1"):
+        ao.Adamax([{"params": np.ones(2), "betas": (1 - 2e-8, 0.999)}])
+
+
+def test_a_state_dict_can_be_saved_in_an_emergency():
+    optimizer = stepped()
+    optimizer.param_groups[0]["lr"] = NAN
+    assert np.isnan(optimizer.state_dict()["param_groups"][0]["lr"])

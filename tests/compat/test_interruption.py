@@ -153,6 +153,104 @@ def test_an_interrupted_compilation_is_made_up_for(monkeypatch):
     assert inside.Program._step is trace
 
 
+class Timeout(ValueError):
+    pass
+
+
+def test_an_error_that_a_handler_raises_while_compiling(monkeypatch):
+    params = [jnp.ones(3), jnp.ones((2, 7))]
+    optimizer = ao.Adamax(params, lr=0.5)
+
+    def interrupted(*_):
+        raise Timeout
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inside.Program, "_step", interrupted)
+        with pytest.raises(Timeout):
+            optimizer(params)
+    for _ in range(2):
+        moments = inside.arrays(optimizer)
+        optimizer(params)
+    assert all(x.is_deleted() for x in moments)
+
+
+def test_a_handler_that_steps_is_refused(run):
+    run.start()
+
+    def handler(*_):
+        run.optimizer(run.gradients)
+        raise Interrupt
+
+    caught = []
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        for delay in np.random.default_rng(1).uniform(1e-5, 1e-3, 40):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while run.step_held() < LONGEST - 100:
+                    run.optimizer(run.gradients)
+            except (Interrupt, RuntimeError) as error:
+                caught.append(type(error))
+            if run.step_held() > LONGEST - 150:
+                run.start()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert set(caught) <= {Interrupt, RuntimeError}
+    run.step_held()
+
+
+@pytest.mark.parametrize("call", ["step", "load_state_dict", "add_param_group"])
+def test_a_call_in_the_middle_of_a_step(call, monkeypatch):
+    params = [jnp.ones(3), jnp.ones((9, len(call)))]  # not yet compiled
+    optimizer = ao.Adamax(params, lr=0.5)
+    saved = optimizer.state_dict()
+    arguments = {
+        "step": params,
+        "load_state_dict": saved,
+        "add_param_group": {"params": jnp.ones(2)},
+    }
+
+    def interrupted(*_):
+        optimizer.state_dict()  # which is allowed
+        getattr(optimizer, call)(arguments[call])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inside.Program, "_step", interrupted)
+        with pytest.raises(RuntimeError, match="in the middle of a step"):
+            optimizer(params)
+    np.testing.assert_allclose(optimizer(params)[0], 0.5, rtol=1e-6)
+
+
+def test_a_load_is_not_torn(run):
+    """The hyperparameters and the moments of a dict come together."""
+    run.start()
+    run.optimizer(run.gradients)
+    first = run.optimizer.state_dict()
+    run.optimizer(run.gradients)
+    second = run.optimizer.state_dict()
+    for step, saved in enumerate((first, second), 1):
+        saved["param_groups"][0]["lr"] = float(step)
+    torn = []
+
+    def handler(*_):
+        now = run.optimizer.state_dict()
+        if now["param_groups"][0]["lr"] != float(now["state"][0]["step"]):
+            torn.append(now)
+
+    run.optimizer.load_state_dict(first)
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        for delay in np.random.default_rng(2).uniform(1e-5, 5e-3, 30):
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            run.optimizer.load_state_dict(second)
+            run.optimizer.load_state_dict(first)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert not torn
+
+
 @pytest.mark.parametrize("concrete", [False, True])
 def test_a_step_inside_a_trace_changes_nothing(run, concrete):
     run.start()
@@ -167,6 +265,50 @@ def test_a_step_inside_a_trace_changes_nothing(run, concrete):
     assert run.step_held() == 1
     run.optimizer(run.gradients)
     assert run.step_held() == 2
+
+
+@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda group: None,
+        lambda group: group.update(lr=0.3),
+        lambda group: group.update(lr=jnp.float32(0.3)),
+        lambda group: group.update(weight_decay=0.1),
+        lambda group: group.update(state_dtype="bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("call", ["step", "missing", "state_dict", "update", "add"])
+def test_nothing_of_a_trace_is_kept(call, before, state_dtype):
+    params = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
+    optimizer = ao.Adamax([{"params": params, "state_dtype": state_dtype}], lr=0.5)
+    optimizer([params])
+    before(optimizer.param_groups[0])
+
+    def traced():
+        if call == "add":
+            optimizer.add_param_group({"params": jnp.ones(3)})
+        elif call == "state_dict":
+            optimizer.state_dict()
+        elif call == "update":
+            optimizer.param_groups.append({"params": np.ones(3, np.float32)})
+            optimizer.init([params, jnp.ones(3)])
+        else:
+            missing = {**params, "b": None}
+            with pytest.raises(ValueError, match="cannot step inside jit"):
+                optimizer([params if call == "step" else missing])
+
+    if call == "add":  # a parameter of the trace
+        with pytest.raises(ValueError, match="Parameters must be"):
+            jax.jit(traced)()
+    else:
+        jax.jit(traced)()
+    gradients = [params, jnp.ones(3)] if call == "update" else [params]
+    optimizer([{**params, "b": None}, *gradients[1:]])
+    new = optimizer(gradients)
+    state = optimizer.state_dict()["state"]
+    assert [int(e["step"]) for e in state.values()][:2] == [3, 2]
+    assert not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(new))
 
 
 def test_without_jit(run):

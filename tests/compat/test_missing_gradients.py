@@ -89,3 +89,64 @@ def test_a_gradient_that_does_not_fit_beside_missing_ones():
     optimizer.param_groups[0]["params"] = [jnp.ones(3), jnp.ones(4)]
     with pytest.raises(ValueError, match=r"params\[1\] must stay .* \(2,\)"):
         optimizer([jnp.ones(3), None])
+
+
+@pytest.mark.parametrize("gradients_too", [False, True])
+def test_arrays_that_are_committed_to_a_device(gradients_too, monkeypatch):
+    compilations = inside.count_compilations(monkeypatch)
+    device = jax.devices()[0]
+    free = [jnp.ones((n, 3 + gradients_too)) for n in range(1, 8)]
+    params = [jax.device_put(x, device) for x in free]
+    gradients = params if gradients_too else free
+    optimizer = ao.Adamax(params)
+    for present in np.random.default_rng(0).integers(2, size=(20, 7)) > 0:
+        moments = inside.arrays(optimizer)
+        optimizer(
+            [g if keep else None for g, keep in zip(gradients, present, strict=True)]
+        )
+    assert compilations() == 1
+    assert all(x.is_deleted() for x in moments)
+
+
+def test_a_missing_gradient_when_the_parameters_change_too():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3), "c": jnp.ones(2)}
+    optimizer = ao.Adamax(params, lr=0.5)
+    optimizer(params)
+    half = {**optimizer.parameters, "a": jnp.ones(2, jnp.bfloat16)}
+    optimizer.param_groups[0]["params"] = half
+    new = optimizer({**params, "b": None})
+    np.testing.assert_array_equal(new["b"], half["b"])
+    assert not np.array_equal(new["c"], half["c"])
+    steps = [int(e["step"]) for e in optimizer.state_dict()["state"].values()]
+    assert steps == [2, 1, 2]
+
+
+def test_no_memory_is_kept_for_missing_gradients():
+    params = [jnp.ones(100_003), jnp.ones(100_019)]
+    optimizer = ao.Adamax(params)
+    optimizer(params)
+    before = sum(x.nbytes for x in jax.live_arrays())
+    optimizer([None, params[1]])
+    optimizer([params[0], None])
+    assert sum(x.nbytes for x in jax.live_arrays()) < before + 1000
+
+
+def test_weakly_typed_gradients_overwrite_the_moments():
+    optimizer = ao.Adamax([jnp.ones(3), jnp.ones(2)])
+    for _ in range(4):
+        moments = inside.arrays(optimizer)
+        optimizer([jnp.full(3, 1.0), jnp.full(2, 1.0)])
+    assert all(x.is_deleted() for x in moments)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_gradients_in_numpy_may_be_overwritten_after_the_step(missing):
+    size = 1 << 17
+    optimizer = ao.Adamax([jnp.ones(size), jnp.ones(3)])
+    gradient = np.ones(size, np.float32)
+    for _ in range(3):
+        optimizer([gradient, None if missing else np.ones(3, np.float32)])
+        gradient[:] = 100.0
+        gradient[:] = 1.0
+        state = optimizer.state_dict()["state"][0]
+    assert float(jnp.max(state["exp_inf"])) < 1.1

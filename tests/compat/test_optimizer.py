@@ -209,9 +209,8 @@ def test_nothing_is_transferred(state_dtype):
     group = {"params": params, "state_dtype": state_dtype}
     optimizer = ao.Adamax([group], lr=jnp.float32(0.1), eps=np.float64(1e-8))
     gradients = jax.tree.map(jnp.ones_like, [params])
-    missing = [{**gradients[0], "b": None}]
+    missing, half = [{**gradients[0], "b": None}], jnp.float32(0.5)
     optimizer(gradients)
-    optimizer(missing)
     scheduler = lr_scheduler.StepLR(ao.Adamax([params], lr=0.5), 1)
     with jax.transfer_guard("disallow"):
         for _ in range(3):
@@ -220,7 +219,10 @@ def test_nothing_is_transferred(state_dtype):
         # New hyperparameters are put there explicitly.
         optimizer.param_groups[0]["lr"] = 0.3
         optimizer(gradients)
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["eps"] = half
+        optimizer(gradients)
         scheduler.step()
+        optimizer.state_dict()
 
 
 def test_call_is_step():

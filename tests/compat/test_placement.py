@@ -137,3 +137,18 @@ def test_parameters_that_the_user_moves(mesh):
         assert new[name].sharding.is_equivalent_to(place, new[name].ndim)
         np.testing.assert_allclose(new[name], 0, atol=1e-6)
     assert int(optimizer.state_dict()["state"][0]["step"]) == 2
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_mesh_of_one_device(kind):
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(kind,))
+    params = [
+        jax.device_put(jnp.ones(8), NamedSharding(mesh, spec))
+        for spec in (P("x"), P("x"), P(), P())
+    ]
+    optimizer = ao.Adamax([*params[:2], *params[2:]], lr=0.5)
+    for _ in range(2):
+        new = optimizer(params)
+    for array, param in zip(new, params, strict=True):
+        assert array.sharding == param.sharding
+        np.testing.assert_allclose(array, 0, atol=1e-6)
