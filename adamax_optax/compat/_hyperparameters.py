@@ -1,6 +1,5 @@
 """Hyperparameters of groups: checked, translated to the functional names, packed."""
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,7 +86,8 @@ def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> tuple[jax.Array, ..
                 table[i, j] = group[name]
     packed = jax.device_put(list(table), place)
     for i, j, value in unknown:
-        packed[i] = _put(packed[i], value, j)
+        here = jax.device_put(np.arange(len(_ARGUMENTS)) == j, place)
+        packed[i] = jnp.where(here, value.astype(table.dtype), packed[i])
     return tuple(packed)
 
 
@@ -142,11 +142,6 @@ class _Same:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and other._value is self._value
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _put(row, value, j):
-    return row.at[j].set(value.astype(row.dtype))
 
 
 def _check_number(
