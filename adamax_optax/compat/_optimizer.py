@@ -190,9 +190,9 @@ class Adamax:
           gradients: A tree with the structure of the parameters (with groups: a
             sequence of one tree per group), or a flat sequence of arrays in the order
             of the parameters. A parameter whose gradient is `None` keeps its value, its
-            moments and its step count. If the groups hold parts of an `nnx.Module`, it
-            may also be the gradients of the whole module.
-          module: That module; needed only if its parts have equal names and shapes.
+            moments and its step count.
+          module: If the groups hold parts of an `nnx.Module` and `gradients` are those
+            of the whole module: that module.
 
         Returns:
           The new parameters, in the structure given to the constructor. NNX modules and
@@ -202,6 +202,7 @@ class Adamax:
         Raises:
           ValueError: If the gradients do not fit the parameters, naming the first that
             does not, or if a hyperparameter in `param_groups` is out of range.
+          RuntimeError: If a signal handler calls it in the middle of a step.
         """
         with self._lock:
             layout = self._refreshed()
