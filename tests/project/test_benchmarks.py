@@ -198,6 +198,7 @@ def test_committed_picture():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("lenient_promotion")  # Optax's Adam
 def test_quick_run(benchmark, report, tmp_path, capsys, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(
