@@ -353,6 +353,13 @@ def test_page_says_of_the_hard_tasks_what_was_measured(report):
         best = {form: x[report.best(x)] for form, x in task["best"].items()}
         means = {form: report.mean_loss(x) for form, x in best.items()}
         assert means["Adam"] < means["float32"]
+        behind = means["uint16"] / means["float32"]
+        if name == "quadratic":
+            assert 1.5 < behind < 2.5
+        elif name == "factorisation, cosine":
+            assert 1.05 < behind < 1.15
+        else:
+            assert 0.9 < behind < 1.1
         failed = [form for form, x in means.items() if math.isnan(x)]
         fails = name.startswith("factorisation") or name == "VAE"
         assert failed == (["torchao", "flashoptim-jax"] if fails else [])
