@@ -248,7 +248,8 @@ at every rate, some seeds became NaN.
 State as allocated, and a step on one array of {peers["elements"]:,} parameters, of
 {peers["rounds"]} rounds in turn: the least time, and the median of the ratios to Adam's
 time in the same round. The load average was {peers["load"]:.1f}: above 1 for each core,
-other work makes the times too long, and only ratios count. {versions}:
+other work makes the times too long, and only ratios count. flashoptim-jax runs without
+its kernels, which need a GPU. {versions}:
 
 {cost_table(results)}
 
