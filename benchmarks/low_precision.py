@@ -1,9 +1,10 @@
 """Show what reduced-precision state costs: error, training loss, bytes.
 
-    python benchmarks/low_precision.py            ten minutes on two quiet cores
-    python benchmarks/low_precision.py --quick    half a minute, to see that it runs
+    python benchmarks/low_precision.py            twenty minutes on two quiet cores
+    python benchmarks/low_precision.py --quick    a minute, to see that it runs
 
-Prints tables, and writes the numbers and a picture to `benchmarks/results`.
+Prints tables, and writes the numbers and a picture to `benchmarks/results`. Beside Adam
+it compares bitsandbytes, torchao and flashoptim-jax, where these are installed.
 """
 
 import datetime
@@ -21,13 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from low_precision_forms import FORMS, NAIVE, measure_noise, state_bytes
+from low_precision_hard_tasks import HARD_TASKS
+from low_precision_peers import adams, check_rendering, measure_cost, versions
 from low_precision_report import NUDGED, markdown, save_picture
-from low_precision_tasks import TASKS, Task, first_parameters, train
+from low_precision_tasks import TASKS, Task, final, first_parameters, train
 from report import options, put_into_page, report, rounded
 
 import adamax_optax as ao
 
-AVERAGED = 0.1  # the last tenth of the batches makes the final loss
+AVERAGED = Task._field_defaults["averaged"]
 NUDGE = 1e-3
 PICTURED = ("MLP", 1)  # task and number of the learning rate of the picture's curves
 DRAWN = ("float32", "uint16", NAIVE)
@@ -40,6 +43,8 @@ ROUNDINGS = {
     "bfloat16 at random": ("float32", jnp.bfloat16, True),
     "bfloat16 at random, uint16 state": ("uint16", jnp.bfloat16, True),
 }
+BETAS = ((0.9, 0.999), (0.99, 0.999), (0.9, 0.95))
+PARTS = ("states", "tasks", "peers")
 
 
 class Size(NamedTuple):
@@ -54,6 +59,10 @@ class Size(NamedTuple):
     roundings: tuple[str, ...]
     rounding_steps: int
     curve_points: int
+    hard_tasks: tuple[str, ...]
+    betas: tuple[tuple[float, float], ...]
+    cost_elements: int  # of the array whose steps are timed
+    cost_rounds: int
 
 
 FULL = Size(
@@ -66,6 +75,10 @@ FULL = Size(
     roundings=tuple(ROUNDINGS),
     rounding_steps=2000,
     curve_points=100,
+    hard_tasks=tuple(HARD_TASKS),
+    betas=BETAS,
+    cost_elements=2**22,
+    cost_rounds=9,
 )
 QUICK = Size(
     noise_elements=512,
@@ -77,6 +90,10 @@ QUICK = Size(
     roundings=("float32", "bfloat16 at random, uint16 state"),
     rounding_steps=40,
     curve_points=20,
+    hard_tasks=("quadratic",),
+    betas=BETAS[:1],
+    cost_elements=2**14,
+    cost_rounds=2,
 )
 NOISE_STEPS = 4000
 
@@ -101,7 +118,7 @@ def measure_training(size: Size) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             task,
             jax.tree.map(lambda p: p * factor, params),
             FORMS["float32" if form == NUDGED else form],
-            task.learning_rates,
+            {"learning_rate": task.learning_rates},
             size.steps or task.steps,
         )
         report(f"{name}, {form}: {time.perf_counter() - start:.0f} s")
@@ -114,7 +131,9 @@ def measure_training(size: Size) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             "task": name,
             "learning_rate": rate,
             "steps": losses[name, "float32"].shape[-1],
-            "losses": {form: final(losses[name, form][i]) for form in size.forms},
+            "losses": {
+                form: final(losses[name, form][i], AVERAGED) for form in size.forms
+            },
         }
         for name, (task, _) in prepared.items()
         for i, rate in enumerate(task.learning_rates)
@@ -138,12 +157,12 @@ def measure_rounding(size: Size) -> dict[str, Any]:
             task,
             jax.tree.map(lambda p: p.astype(dtype), params),
             FORMS[state],
-            [ROUNDING_RATE],
+            {"learning_rate": [ROUNDING_RATE]},
             size.rounding_steps,
             at_random,
         )
         report(f"parameters in {name}")
-        return final(losses[0])
+        return final(losses[0], AVERAGED)
 
     return {
         "task": "MLP",
@@ -161,10 +180,74 @@ def in_parallel(run, jobs):
         return list(pool.map(run, jobs))
 
 
-def final(losses: np.ndarray) -> list[float]:
-    """Average the last losses of each seed."""
-    last = max(1, round(AVERAGED * losses.shape[-1]))
-    return [float(x) for x in losses[:, -last:].astype(np.float64).mean(-1)]
+def measure_hard_tasks(size: Size) -> dict[str, Any]:
+    """Train the hard tasks with every form and betas, and with every form of Adam.
+
+    Returns:
+      For each task its rates, the one in the middle, at which betas are compared, and
+      final losses over the seeds: under "betas" by betas and then by form or dtype of
+      the parameters, under "best" by form or form of Adam and then by rate.
+    """
+    prepared = {}
+    for name in size.hard_tasks:
+        task = HARD_TASKS[name]()
+        prepared[name] = task, first_parameters(task, size.seeds)
+    forms = {name: form for name, form in FORMS.items() if name != NAIVE}
+    roundings = {f"parameters {name}": how for name, how in ROUNDINGS.items()}
+    del roundings["parameters float32"]
+    of_adam = adams()
+
+    def run(job: tuple[str, str]) -> list[list[float]]:
+        name, method = job
+        task, params = prepared[name]
+        start = time.perf_counter()
+        rates = task.learning_rates
+        middle = rates[len(rates) // 2]
+        at_betas = [(middle, *betas) for betas in size.betas]
+        at_rates = [(rate, *BETAS[0]) for rate in rates]
+        keys: tuple[str, ...] = ("learning_rate", "b1", "b2")
+        at_random = False
+        if method in roundings:
+            state, dtype, at_random = roundings[method]
+            params = jax.tree.map(lambda p: p.astype(dtype), params)
+            optimizer, chosen = FORMS[state], at_betas
+        elif method in forms:
+            optimizer, chosen = forms[method], at_betas + at_rates
+        else:
+            optimizer, chosen, keys = of_adam[method], at_rates, keys[:1]
+        losses = train(
+            task,
+            params,
+            optimizer,
+            dict(zip(keys, zip(*chosen, strict=True), strict=False)),
+            size.steps or task.steps,
+            at_random,
+        )
+        report(f"{name}, {method}: {time.perf_counter() - start:.0f} s")
+        return [final(x, task.averaged) for x in losses]
+
+    jobs = [(name, x) for name in prepared for x in (*forms, *roundings, *of_adam)]
+    found = dict(zip(jobs, in_parallel(run, jobs), strict=True))
+    count = len(size.betas)
+    return {
+        name: {
+            "rates": list(task.learning_rates),
+            "middle": task.learning_rates[len(task.learning_rates) // 2],
+            "steps": size.steps or task.steps,
+            "averaged": task.averaged,
+            "betas": {
+                f"{b1:g}, {b2:g}": {
+                    method: found[name, method][i] for method in (*forms, *roundings)
+                }
+                for i, (b1, b2) in enumerate(size.betas)
+            },
+            "best": {
+                **{method: found[name, method] for method in of_adam},
+                **{method: found[name, method][count:] for method in forms},
+            },
+        }
+        for name, (task, _) in prepared.items()
+    }
 
 
 def binned(curves: dict[str, np.ndarray], points: int) -> dict[str, Any]:
@@ -183,9 +266,8 @@ def binned(curves: dict[str, np.ndarray], points: int) -> dict[str, Any]:
     }
 
 
-def measure(size: Size, quick: bool) -> dict[str, Any]:
-    """Measure everything."""
-    start = time.perf_counter()
+def measure_states(size: Size) -> dict[str, Any]:
+    """Measure bytes, errors, and the losses of four networks."""
     noise = measure_noise(
         {"shrinking": 0.01, "pure": 1.0},
         steps=NOISE_STEPS,
@@ -197,42 +279,88 @@ def measure(size: Size, quick: bool) -> dict[str, Any]:
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     counts = {name: state_bytes(form, params) for name, form in FORMS.items()}
     training, curves = measure_training(size)
-    rounding = measure_rounding(size)
-    packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "device": f"{jax.devices()[0].device_kind} "
-        f"({platform.machine()}, {os.cpu_count()} cores)",
-        "versions": {
-            "adamax_optax": ao.__version__,
-            "Python": platform.python_version(),
-            **versions,
-        },
-        "quick": quick,
-        "seconds": round(time.perf_counter() - start),
-        "seeds": size.seeds,
-        "averaged": AVERAGED,
-        "nudge": NUDGE,
-    }
     return {
-        "about": about,
         "bytes": counts,
         "noise": noise,
         "training": training,
-        "rounding": rounding,
+        "rounding": measure_rounding(size),
         "curves": curves,
     }
 
 
+def measure_peers(size: Size) -> dict[str, Any]:
+    """Measure what a step of each optimizer costs."""
+    return {
+        "versions": versions(),
+        "load": os.getloadavg()[0],  # the machine may have other work
+        "elements": size.cost_elements,
+        "rounds": size.cost_rounds,
+        "cost": measure_cost(size.cost_elements, size.cost_rounds),
+        "apart": check_rendering(),
+    }
+
+
+def measure(size: Size, quick: bool, parts: Sequence[str]) -> dict[str, Any]:
+    """Measure these parts."""
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    results: dict[str, Any] = {
+        "about": {
+            "date": datetime.date.today().isoformat(),
+            "device": f"{jax.devices()[0].device_kind} "
+            f"({platform.machine()}, {os.cpu_count()} cores)",
+            "versions": {
+                "adamax_optax": ao.__version__,
+                "Python": platform.python_version(),
+                **found,
+            },
+            "quick": quick,
+            "seeds": size.seeds,
+            "averaged": AVERAGED,
+            "nudge": NUDGE,
+        }
+    }
+    if "states" in parts:
+        results |= measure_states(size)
+    if "tasks" in parts:
+        results["hard_tasks"] = measure_hard_tasks(size)
+    if "peers" in parts:
+        results["peers"] = measure_peers(size)
+    return results
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return old figures, replaced by those that were measured again.
+
+    Raises:
+      ValueError: If they are of another machine, day or version.
+    """
+    if old["about"] != new["about"]:
+        raise ValueError(
+            f"--parts needs figures of the same kind, got {old['about']} and "
+            f"{new['about']}: measure all."
+        )
+    return {**old, **new}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write and draw."""
-    args = options(__doc__).parse_args(argv)
+    parser = options(__doc__)
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        help="measure these, keep the other figures",
+    )
+    args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     numbers = args.out / "low_precision.json"
 
     if not args.redraw:
-        results = rounded(measure(QUICK if args.quick else FULL, args.quick))
+        size = QUICK if args.quick else FULL
+        results = rounded(measure(size, args.quick, args.parts or PARTS))
+        if args.parts:
+            results = merged(json.loads(numbers.read_text()), results)
         numbers.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(numbers.read_text())
     save_picture(args.out / "low_precision.png", results)

@@ -4,6 +4,7 @@ They are the package's own and the naive one, which anybody would write first: m
 stored in bfloat16, with the arithmetic in float32.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import adamax_optax as ao
 
 B1, B2, EPS = 0.9, 0.999, 1e-8  # the defaults of `ao.adamax`
 
-Optimizer = Callable[[Any], optax.GradientTransformation]
+# From a learning rate, and from b1 and b2 as keywords, if they vary.
+Optimizer = Callable[..., optax.GradientTransformation]
 
 
 class NaiveState(NamedTuple):
@@ -62,7 +64,7 @@ def naive_adamax(learning_rate: Any) -> optax.GradientTransformation:
 
 
 def _form(state_dtype: Any) -> Optimizer:
-    return lambda learning_rate: ao.adamax(learning_rate, state_dtype=state_dtype)
+    return functools.partial(ao.adamax, state_dtype=state_dtype)
 
 
 NAIVE = "naive bfloat16"

@@ -13,6 +13,10 @@ from report import table
 
 OURS = ("bfloat16", "float16", "uint16")
 NUDGED = "nudged"
+# On the quadratic, float32 parameters can reach their best values exactly. Half a unit
+# in their last place is a loss of about this.
+FLOOR = 1e-13
+FAILED = "failed"
 
 # Told apart by the colour-blind too, and by dashes and places besides.
 COLOURS = {
@@ -31,14 +35,24 @@ def percent(x: float) -> str:
     return f"{x:.{digits}f}%" if x >= 5e-4 else "< 0.001%"
 
 
+def logs(losses: Any) -> np.ndarray:
+    """Return logarithms of losses, of those below the floor the floor's."""
+    return np.log(np.maximum(losses, FLOOR))
+
+
+def mean_loss(losses: Sequence[float]) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.mean(logs(losses))))
+
+
 def log_spread(losses: Sequence[float]) -> float:
     """Return the standard deviation over seeds of the logarithms of losses."""
-    return float(np.std(np.log(losses), ddof=1))
+    return float(np.std(logs(losses), ddof=1))
 
 
 def log_ratio(losses: Sequence[float], reference: Sequence[float]) -> float:
     """Return the mean over seeds of log(loss / loss of the reference)."""
-    return float(np.mean(np.log(losses) - np.log(reference)))
+    return float(np.mean(logs(losses) - logs(reference)))
 
 
 def beyond_spread(cell: dict[str, Any], form: str) -> bool:
@@ -94,7 +108,7 @@ def training_table(results: dict[str, Any]) -> str:
             (
                 cell["task"],
                 f"{cell['learning_rate']:g}",
-                f"{np.exp(np.mean(np.log(losses['float32']))):.4f}",
+                f"{mean_loss(losses['float32']):.4f}",
                 f"× {math.exp(log_spread(losses['float32'])):.3f}",
                 *(
                     f"{math.exp(log_ratio(losses[form], losses['float32'])):.3f}"
@@ -117,13 +131,133 @@ def rounding_table(results: dict[str, Any]) -> str:
         [
             (
                 form,
-                f"{np.exp(np.mean(np.log(losses))):.4f}",
+                f"{mean_loss(losses):.4f}",
                 f"{math.exp(log_ratio(losses, reference)):.3f}",
                 f"× {math.exp(log_spread(losses)):.3f}",
             )
             for form, losses in rounding.items()
         ],
     )
+
+
+def ratio(losses: Sequence[float], reference: Sequence[float]) -> str:
+    """Write the mean ratio of two losses; a NaN is a run that failed."""
+    x = math.exp(log_ratio(losses, reference))
+    if math.isnan(x):
+        return FAILED
+    return f"{x:.3f}" if x < 10 else f"{x:.3g}"
+
+
+def hard_table(results: dict[str, Any]) -> str:
+    """Losses relative to float32 for each task and betas."""
+    rows = []
+    for name, task in results["hard_tasks"].items():
+        for betas, losses in task["betas"].items():
+            exact = losses["float32"]
+            rows.append(
+                (
+                    name,
+                    betas,
+                    f"{mean_loss(exact):.3g}",
+                    f"× {math.exp(log_spread(exact)):.3f}",
+                    *(ratio(x, exact) for form, x in losses.items() if x is not exact),
+                )
+            )
+    names = [*OURS, "parameters to nearest", "at random", "at random, uint16"]
+    return table(("task", "β1, β2", "float32 loss", "its spread", *names), rows)
+
+
+def best(losses: Sequence[Sequence[float]]) -> int:
+    """Return the number of the learning rate with the least mean log loss."""
+    means = np.mean(logs(losses), axis=1)
+    return int(np.argmin(np.where(np.isnan(means), np.inf, means)))
+
+
+def peers_table(results: dict[str, Any]) -> str:
+    """Losses relative to Adam, each optimizer at its best rate."""
+    rows = []
+    for name, task in results["hard_tasks"].items():
+        found = {
+            method: (task["rates"][best(x)], x[best(x)])
+            for method, x in task["best"].items()
+        }
+        rate, adam = found["Adam"]
+        cells = [f"{mean_loss(adam):.3g} ({rate:g})"]
+        for rate, losses in list(found.values())[1:]:
+            text = ratio(losses, adam)
+            if text != FAILED:
+                spread = math.exp(np.std(logs(losses) - logs(adam), ddof=1))
+                text += f" × {spread:.2f} ({rate:g})"
+            cells.append(text)
+        rows.append((name, *cells))
+    methods = [method_name(method) for method in found]
+    return table(("task", *methods), rows)
+
+
+def method_name(method: str) -> str:
+    """Name the optimizer with its form."""
+    if method in ("torchao", "bitsandbytes", "flashoptim-jax"):
+        return f"Adam, {method}"
+    return method if method == "Adam" else f"Adamax, {method}"
+
+
+def cost_table(results: dict[str, Any]) -> str:
+    """Bytes and time of a step."""
+    return table(
+        ("optimizer", "bytes of state per parameter", "step, ms", "over Adam"),
+        [
+            (
+                method_name(method),
+                f"{cost['bytes']:.3f}",
+                f"{cost['milliseconds']:.3g}",
+                f"{cost['ratio']:.2f}",
+            )
+            for method, cost in results["peers"]["cost"].items()
+        ],
+    )
+
+
+def hard_markdown(results: dict[str, Any]) -> str:
+    """Return the tables of the hard tasks and of the other optimizers."""
+    about, peers = results["about"], results["peers"]
+    versions = ", ".join(f"{name} {v}" for name, v in peers["versions"].items())
+    apart = " and ".join(
+        f"{percent(x)} of the distance moved ({name})"
+        for name, x in peers["apart"].items()
+    )
+    rates = "; ".join(
+        f"{task['middle']:g} for {name}" for name, task in results["hard_tasks"].items()
+    )
+    return f"""\
+Harder tasks (`benchmarks/low_precision_hard_tasks.py`), {about["seeds"]} seeds.
+The loss is the mean of the last {about["averaged"]:.0%} of the steps, for the bandit of
+all of them. Ratios to float32 as above. In the last three columns the parameters are
+bfloat16: rounded to nearest or at random, with float32 state, and at random with
+`uint16` state. Losses below {FLOOR:g} count as {FLOOR:g}.
+Learning rates: {rates}.
+
+{hard_table(results)}
+
+Beside Adam, at β1 = 0.9 and β2 = 0.999, each optimizer at the best of five learning
+rates, which stand in parentheses. Of Adam: the loss. Of the others: the ratio to Adam's
+loss, and the factor of one standard deviation of the ratio over the seeds. "{FAILED}":
+at every rate, some seeds became NaN.
+
+{peers_table(results)}
+
+State as allocated, and a step on one array of {peers["elements"]:,} parameters, of
+{peers["rounds"]} rounds in turn: the least time, and the median of the ratios to Adam's
+time in the same round. The load average was {peers["load"]:.1f}: above 1 for each core,
+other work makes the times too long, and only ratios count. flashoptim-jax runs without
+its kernels, which need a GPU. {versions}:
+
+{cost_table(results)}
+
+The losses of torchao and bitsandbytes are those of their method in JAX
+(`benchmarks/low_precision_peers.py`), which quantizes arrays below 4096 elements
+too. Over 50 steps it differs from the libraries' own steps on CPU by
+{apart or "an unknown part, since they were not installed"}.
+"""
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -164,7 +298,8 @@ bfloat16 parameters, {rounding["task"]}, learning rate {rounding["learning_rate"
 {rounding["steps"]} steps; the ratios are to float32 parameters with float32 state:
 
 {rounding_table(results)}
-"""
+
+{hard_markdown(results)}"""
 
 
 def save_picture(path: Path, results: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ The digits are scikit-learn's and the text is this repository's LICENSE: nothing
 downloaded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +123,12 @@ class Task(NamedTuple):
       examples: How many indices there are.
       batch: Size of a batch.
       steps: How many to train.
-      learning_rates: The last one is too high: float32 ends worse than before it.
+      learning_rates: Of the networks below, the last one is too high: float32 ends
+        worse than before it.
+      schedule: From a learning rate and the number of steps to Optax's schedule.
+      weight_decay: Decoupled, and multiplied by the learning rate.
+      in_order: Whether step t gets index t, in place of a batch drawn at random.
+      averaged: The last part of the losses, whose mean counts as the final loss.
     """
 
     init: Callable[[jax.Array], Any]
@@ -132,6 +137,10 @@ class Task(NamedTuple):
     batch: int
     steps: int
     learning_rates: tuple[float, ...]
+    schedule: Callable[[Any, int], Any] = lambda rate, steps: rate
+    weight_decay: float = 0.0
+    in_order: bool = False
+    averaged: float = 0.1
 
 
 def digits(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,30 +226,37 @@ def train(
     task: Task,
     params: Any,
     optimizer: Optimizer,
-    learning_rates: Sequence[float],
+    settings: Mapping[str, Sequence[float]],
     steps: int,
     rounded: bool = False,
 ) -> np.ndarray:
-    """Train one network for every learning rate and seed, all of them at once.
+    """Train one network for every setting and seed, all of them at once.
 
     Args:
       task: What to train.
       params: The first parameters, with a leading axis for the seeds. The batches
         depend on the seed alone.
-      optimizer: From a learning rate to the transformation.
-      learning_rates: One or more.
+      optimizer: From the learning rate, and whatever else `settings` names, to the
+        transformation.
+      settings: Of each hyperparameter the values, one for every setting.
       steps: How many.
       rounded: Whether to wrap it in `ao.stochastic_rounding`.
 
     Returns:
-      The losses, of shape (learning rates, seeds, steps).
+      The losses, of shape (settings, seeds, steps).
     """
     seeds = len(jax.tree.leaves(params)[0])
     rng = np.random.default_rng(0)
-    batches = rng.integers(task.examples, size=(seeds, steps, task.batch))
+    shape = (seeds, steps, task.batch)
+    batches = rng.integers(task.examples, size=shape)
+    if task.in_order:
+        batches = np.broadcast_to(np.arange(steps)[:, None], shape)
 
-    def run(learning_rate, seed, params, batches):
-        tx = optimizer(learning_rate)
+    def run(setting, seed, params, batches):
+        rate = task.schedule(setting["learning_rate"], steps)
+        tx = optimizer(**{**setting, "learning_rate": rate})
+        if task.weight_decay:
+            tx = optax.chain(tx, decay(rate, task.weight_decay))
         if rounded:
             tx = ao.stochastic_rounding(tx, seed)
 
@@ -257,9 +273,22 @@ def train(
     # `optax.apply_updates` adds float32 updates to bfloat16 parameters.
     with jax.numpy_dtype_promotion("standard"):
         losses = everything(
-            jnp.asarray(learning_rates, jnp.float32),
+            {name: jnp.asarray(x, jnp.float32) for name, x in settings.items()},
             jnp.arange(seeds, dtype=jnp.uint32),
             params,
             jnp.asarray(batches, jnp.int32),
         )
     return np.asarray(losses)
+
+
+def decay(rate: Any, weight_decay: float) -> optax.GradientTransformation:
+    """Subtract rate * weight_decay * p: decoupled decay behind any optimizer."""
+    if callable(rate):
+        return optax.add_decayed_weights(lambda count: -weight_decay * rate(count))
+    return optax.add_decayed_weights(-weight_decay * rate)
+
+
+def final(losses: np.ndarray, averaged: float) -> list[float]:
+    """Average the last losses of each seed."""
+    last = max(1, round(averaged * losses.shape[-1]))
+    return [float(x) for x in losses[:, -last:].astype(np.float64).mean(-1)]

@@ -1,5 +1,6 @@
 """The examples run, print what they promise and refuse bad options."""
 
+import functools
 import importlib
 import re
 import sys
@@ -139,3 +140,49 @@ def test_random_shift_moves_images_and_wraps_no_ink(digits):
     for axis in (1, 2):
         first, last = (np.take(shifted, i, axis).max((1, 2)) > blank for i in (0, -1))
         assert not (first & last).any()
+
+
+@pytest.fixture(scope="module")
+def char_lm():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield importlib.import_module("char_lm")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("lenient_promotion")  # Optax's schedules
+def test_characters_in_few_bytes(char_lm, tmp_path, capsys, monkeypatch):
+    small = functools.partial(char_lm.Transformer, width=16, layers=1)
+    monkeypatch.setattr(char_lm, "Transformer", small)
+    picture = tmp_path / "new" / "curves.png"
+    char_lm.main(["--steps", "60", "--seed", "3", "--out", str(picture)])
+    text = capsys.readouterr().out
+    assert f"picture: {picture}" in text
+    pattern = (
+        r"parameters ([\d.]+), gradients ([\d.]+), state ([\d.]+), "
+        r"in all ([\d.]+) .* held-out loss ([\d.]+)"
+    )
+    wide, few = (list(map(float, found)) for found in re.findall(pattern, text))
+    assert wide[:4] == [4, 4, 8, 16]
+    # Besides, the scale and the bound of each leaf; they weigh more in a small model.
+    assert few[:2] == [2, 2]
+    assert 2 <= few[2] <= 2.1
+    assert few[4] == pytest.approx(wide[4], rel=0.02)
+    losses = [float(x) for x in re.findall(r"  loss (\S+)", text)]
+    assert losses[4] < 0.9 * losses[0]
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_characters_refuse_too_few_steps(char_lm, capsys):
+    with pytest.raises(SystemExit) as stop:
+        char_lm.main(["--steps", "19"])
+    assert stop.value.code == 2
+    assert "--steps must be at least 20, got 19" in capsys.readouterr().err
+
+
+def test_text_is_split_and_complete(char_lm):
+    text = char_lm.read_pages()
+    assert len(text.train) > 80_000
+    assert 0.09 < len(text.held_out) / len(text.train) < 0.13
+    licence = (EXAMPLES.parent / "LICENSE").read_text()
+    assert "".join(text.characters[np.asarray(text.train[: len(licence)])]) == licence
