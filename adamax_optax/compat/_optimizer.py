@@ -81,11 +81,6 @@ class Adamax:
         were parameters before it, including those first passed: keep copies.
 
     Attributes:
-      param_groups: A list of dicts with `"params"`, `"lr"`, `"betas"`, `"eps"`,
-        `"weight_decay"`, `"maximize"`. Assigning to an entry takes effect on the next
-        step, without recompilation (except for the first nonzero weight decay).
-        `"params"` holds the current parameters.
-        Setting `"state_dtype"` converts the moments at the next step.
       defaults: The hyperparameters of groups that do not set their own.
 
     Raises:
@@ -164,7 +159,14 @@ class Adamax:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups; see the attributes of the class."""
+        """A list of dicts: one for each group.
+
+        Each has `"params"`, `"lr"`, `"betas"`, `"eps"`, `"weight_decay"`, `"maximize"`.
+        Assigning to an entry takes effect on the next step, without recompilation
+        (except for the first nonzero weight decay). `"params"` holds the current
+        parameters. Setting `"state_dtype"` converts the moments at the next step.
+        Groups may be removed from the list, and dicts put into it.
+        """
         self._publish()
         return self._groups
 
