@@ -378,11 +378,9 @@ class Adamax:
     def _publish(self) -> None:
         """Put the parameters of the last step into the groups."""
         with self._lock:
-            # A signal handler may take a step in between.
-            while self._published is not self._state:
-                state = self._state
-                self._layout.write(state[1])
-                self._published = state
+            if self._published is not self._state:
+                self._layout.write(self._state[1])
+                self._published = self._state
 
     @_outside_trace
     def _states(self) -> list[_moments.ParamState]:
@@ -472,8 +470,7 @@ class Adamax:
         if np.ndarray in set(map(type, leaves)):
             # JAX would share their memory, and the caller may write to it.
             leaves = [
-                jax.device_put(x.copy(), self._place) if type(x) is np.ndarray else x
-                for x in leaves
+                jax.device_put(x.copy()) if type(x) is np.ndarray else x for x in leaves
             ]
         if self._weak:
             leaves = list(map(_parameters.strongly_typed, leaves))
