@@ -44,7 +44,8 @@ def decayed_mean(m: jax.Array, g: jax.Array, b1: Any) -> jax.Array:
       b1: A Python number, or an array in the real dtype of `m`.
     """
     if isinstance(b1, int | float) and b1 > 0.9:
-        return m + (1 - b1) * (g - m)
+        # Not (1 - β1) (g - m): the difference may overflow where the mean does not.
+        return m + ((1 - b1) * g - (1 - b1) * m)
     return b1 * m + (1 - b1) * g
 
 
