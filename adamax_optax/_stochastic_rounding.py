@@ -19,8 +19,8 @@ from adamax_optax._rounding import (
     leaf_keys,
     next_key,
     noise,
-    round_to_multiple,
     spacing,
+    uniform,
 )
 from adamax_optax._sharding import replicated_beside
 
@@ -140,15 +140,39 @@ def _rounded(path, update, param, key):
     check_fit(name, update, param, "parameter passed to update")
     update, wide = jnp.asarray(update, jnp.float32), jnp.asarray(param, jnp.float32)
     total = wide + update
-    # The finest grid on which both p + update and the update itself have a place.
-    fine = spacing(total, param.dtype)
-    grid = jnp.maximum(fine, spacing(update, param.dtype))
-    # Round the sum, or the update where that is the coarser one.
-    origin = jnp.where(grid > fine, 0, wide)
+    random = noise(total, key)
     largest = float(jnp.finfo(param.dtype).max)
-    rounded = round_to_multiple(origin + update, grid, noise(total, key))
-    rounded = jnp.clip(jnp.clip(rounded, -largest, largest) - origin, -largest, largest)
+    addend = jnp.clip(update, -largest - wide, largest - wide)
+    fine = spacing(wide + addend, param.dtype)
+    # Adding a multiple of `fine` rounds p to `near`, so `rest` is what the update must
+    # be on average.
+    near = jnp.round(wide / fine) * fine
+    near = jnp.where(spacing(wide, param.dtype) < fine, near, wide)
+    rest = addend + (wide - near)
+    # p' - p is at most 2 steps larger than `rest`.
+    coarse = spacing(jnp.abs(rest) + 2 * fine, param.dtype)
+    has_place = coarse < fine  # p' - p has one in p's dtype, to within fine / 4
+    # Halfway between two multiples, p is rounded such that all sums are even.
+    is_tie = ~has_place & (2 * jnp.abs(wide - near) == fine)
+    grid = jnp.maximum(coarse, jnp.where(is_tie, 2 * fine, fine))
+    down = jnp.floor(rest / grid) * grid + jnp.where(has_place, near - wide, 0)
+    # The two sums as the addition will round them, and p + update between them.
+    below, above = _sum(wide, down, param.dtype), _sum(wide, down + grid, param.dtype)
+    # Divided by `grid` first, since differences may be subnormal.
+    width = above / grid - below / grid
+    part = (wide / grid - below / grid) + addend / grid
+    up = (above <= largest) & ((below < -largest) | (uniform(random) * width < part))
+    rounded = jnp.clip(jnp.where(up, down + grid, down), -largest, largest)
     return jnp.where(jnp.isfinite(total), rounded, total).astype(param.dtype)
+
+
+def _sum(wide, update, dtype):
+    """Return p + update, rounded to nearest as in p's dtype."""
+    total = wide + update
+    unit = spacing(total, dtype)
+    # Next to 0 nothing is rounded.
+    least = spacing(jnp.zeros_like(total), dtype)
+    return jnp.where(unit > least, jnp.round(total / unit) * unit, total)
 
 
 def _is_half(param):
