@@ -50,28 +50,31 @@ def stochastic_rounding(
         p' = p + update, rounded up or down at random
         update = p' - p
 
-    Updates come out in the parameters' dtype, so parameters keep theirs whatever adds
-    them: `optax.apply_updates`, `equinox.apply_updates` or ``p + update``.
+    For bfloat16 and float16 parameters, updates come out in the parameters' dtype, so
+    parameters keep theirs whatever adds them: `optax.apply_updates`,
+    `equinox.apply_updates` or ``p + update``.
 
     Args:
-      tx: Any transformation. It receives gradients and parameters in float32, and its
-        state is that of float32 parameters, so that nothing is rounded on the way.
+      tx: Any transformation. It receives gradients and parameters in at least float32,
+        and its state is that of float32 parameters, so that nothing is rounded on the
+        way. `optax.apply_if_finite` belongs inside: around this wrapper it fails if
+        the gradients have another dtype than the parameters.
       seed: Seed of the noise, in [0, 2^32). The noise depends on the seed, the step,
         the leaf's path and the element's position, not on how the array is sharded.
 
     Returns:
       A transformation with the state `StochasticRoundingState`. For bfloat16 and
       float16 parameters, the sum of p and the update is p' exactly if
-      ``|update| <= |p| / 2``. A larger update may not reach p' in p's dtype: close to
-      zero, the neighbours of p + update lie closer together than those of p and the
-      update. Then the sum is one of the two nearest numbers that can be reached, and
-      its mean is p + update. Only where ``|update| > |p|`` may the addition itself
-      round to nearest, by at most half the spacing at p + update.
+      ``|update| <= |p| / 2``. A larger update may not reach the neighbours of p +
+      update by an addition in p's dtype. Then the sum is one of two numbers that can
+      be reached, at most two spacings apart or three next to a power of two, at p +
+      update or at the update, whichever is larger. Its mean is p + update.
 
       A sum or an update beyond the largest finite number is clipped to it, unless the
-      sum is infinite in float32. An update of 0 leaves p unchanged, except that a
-      bfloat16 p below 2^-119 becomes a multiple of 2^-126. Leaves of float32 or wider
-      and complex leaves only pass through.
+      sum is infinite in float32. An update of 0 leaves p unchanged, but -0.0 becomes
+      0.0. Where bfloat16 sums are below 2^-119, the update is a multiple of 2^-126.
+      All other leaves (float32 or wider, 8-bit floats, complex numbers, integers)
+      keep the updates of `tx`.
 
     Raises:
       ValueError: If `tx` is not a transformation or `seed` is out of range; in

@@ -304,6 +304,16 @@ def test_wrappers_that_skip_steps(outside):
         assert new.dtype == jnp.bfloat16 and np.any(new < 1) and np.any(new == 1)
 
 
+def test_guard_inside_takes_wider_gradients():
+    tx = ao.stochastic_rounding(optax.apply_if_finite(ao.adamax(1e-3), 5))
+    params = jnp.ones(3, jnp.bfloat16)
+    state = tx.init(params)
+    skipped, state = tx.update(jnp.full(3, jnp.nan), state, params)
+    assert skipped.dtype == params.dtype and not skipped.any()
+    updates, state = tx.update(jnp.ones(3), state, params)
+    assert updates.dtype == params.dtype
+
+
 @pytest.mark.usefixtures("lenient_promotion")
 def test_trains_where_rounding_to_nearest_stalls():
     # Each step is a 1/1000 of p, half of what bfloat16 can tell apart.
