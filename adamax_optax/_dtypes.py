@@ -44,8 +44,9 @@ def decayed_mean(m: jax.Array, g: jax.Array, b1: Any) -> jax.Array:
       b1: A Python number, or an array in the real dtype of `m`.
     """
     if isinstance(b1, int | float) and b1 > 0.9:
-        # Not (1 - β1) (g - m): the difference may overflow where the mean does not.
-        return m + ((1 - b1) * g - (1 - b1) * m)
+        change = g - m  # may overflow where the mean does not
+        mean = m + (1 - b1) * change
+        return jnp.where(jnp.isinf(change), b1 * m + (1 - b1) * g, mean)
     return b1 * m + (1 - b1) * g
 
 
