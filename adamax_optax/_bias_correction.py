@@ -86,7 +86,7 @@ def scale_by_bias_correction(
 
 
 def _weight(b1, count):
-    """Return 1 - b1^t, with finite derivatives if b1 is an array.
+    """Return 1 - b1^t.
 
     It is -expm1(t ln b1): expm1 avoids cancellation when b1 is near 1. A Python number
     has its logarithm taken in 64 bits.
@@ -95,8 +95,28 @@ def _weight(b1, count):
     t = count.astype(dtype)
     if isinstance(b1, int | float):
         return -jnp.expm1(t * (math.log(b1) if b1 > 0 else -math.inf))
-    b1 = b1.astype(dtype)
-    is_zero = b1 == 0
-    # ln 0 has no derivative, and b1^t has: -1 at t = 1, when the weight is 1 - b1.
-    weight = -jnp.expm1(t * jnp.log(jnp.where(is_zero, 1, b1)))
-    return jnp.where(is_zero, 1 - b1**t, weight)
+    return _traced_weight(b1.astype(dtype), t)
+
+
+@jax.custom_jvp
+def _traced_weight(b1, t):
+    return -jnp.expm1(t * jnp.log(b1))
+
+
+@_traced_weight.defjvp
+def _(primals, tangents):
+    # Not the derivative of expm1, which has no digits where b1^t is small, and is NaN
+    # at b1 = 0.
+    b1, t = primals
+    return _traced_weight(b1, t), -t * _power(b1, t - 1) * tangents[0]
+
+
+@jax.custom_jvp
+def _power(b1, n):
+    return b1**n
+
+
+@_power.defjvp
+def _(primals, tangents):
+    b1, n = primals
+    return _power(b1, n), n * _power(b1, jnp.maximum(n - 1, 0)) * tangents[0]

@@ -44,7 +44,9 @@ def decayed_mean(m: jax.Array, g: jax.Array, b1: Any) -> jax.Array:
       b1: A Python number, or an array in the real dtype of `m`.
     """
     if isinstance(b1, int | float) and b1 > 0.9:
-        return m + (1 - b1) * (g - m)
+        change = g - m  # may overflow where the mean does not
+        mean = m + (1 - b1) * change
+        return jnp.where(jnp.isinf(change), b1 * m + (1 - b1) * g, mean)
     return b1 * m + (1 - b1) * g
 
 

@@ -90,12 +90,9 @@ def spacing(x: jax.Array, dtype: Any) -> jax.Array:
     return from_bits((exponent - info.nmant) << MANTISSA)
 
 
-def round_to_multiple(x: jax.Array, quantum: jax.Array, random: jax.Array) -> jax.Array:
-    """Round float32 to a multiple of a power of two, up or down at random."""
-    multiple = x / quantum  # exact: the quantum is a power of two
-    down = jnp.floor(multiple)
-    up = (random >> 8).astype(jnp.float32) * np.float32(2.0**-24) < multiple - down
-    return (down + up.astype(jnp.float32)) * quantum
+def uniform(random: jax.Array) -> jax.Array:
+    """Return float32 numbers in [0, 1), multiples of 2^-24, from uint32 noise."""
+    return (random >> 8).astype(jnp.float32) * np.float32(2.0**-24)
 
 
 # The fractional part of the golden ratio in 32 bits: repeated addition visits all 2^32

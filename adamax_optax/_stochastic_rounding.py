@@ -19,8 +19,8 @@ from adamax_optax._rounding import (
     leaf_keys,
     next_key,
     noise,
-    round_to_multiple,
     spacing,
+    uniform,
 )
 from adamax_optax._sharding import replicated_beside
 
@@ -50,28 +50,31 @@ def stochastic_rounding(
         p' = p + update, rounded up or down at random
         update = p' - p
 
-    Updates come out in the parameters' dtype, so parameters keep theirs whatever adds
-    them: `optax.apply_updates`, `equinox.apply_updates` or ``p + update``.
+    For bfloat16 and float16 parameters, updates come out in the parameters' dtype, so
+    parameters keep theirs whatever adds them: `optax.apply_updates`,
+    `equinox.apply_updates` or ``p + update``.
 
     Args:
-      tx: Any transformation. It receives gradients and parameters in float32, and its
-        state is that of float32 parameters, so that nothing is rounded on the way.
+      tx: Any transformation. It receives gradients and parameters in at least float32,
+        and its state is that of float32 parameters, so that nothing is rounded on the
+        way. `optax.apply_if_finite` belongs inside: around this wrapper it fails if
+        the gradients have another dtype than the parameters.
       seed: Seed of the noise, in [0, 2^32). The noise depends on the seed, the step,
         the leaf's path and the element's position, not on how the array is sharded.
 
     Returns:
       A transformation with the state `StochasticRoundingState`. For bfloat16 and
       float16 parameters, the sum of p and the update is p' exactly if
-      ``|update| <= |p| / 2``. A larger update may not reach p' in p's dtype: close to
-      zero, the neighbours of p + update lie closer together than those of p and the
-      update. Then the sum is one of the two nearest numbers that can be reached, and
-      its mean is p + update. Only where ``|update| > |p|`` may the addition itself
-      round to nearest, by at most half the spacing at p + update.
+      ``|update| <= |p| / 2``. A larger update may not reach the neighbours of p +
+      update by an addition in p's dtype. Then the sum is one of two numbers that can
+      be reached, at most two spacings apart or three next to a power of two, at p +
+      update or at the update, whichever is larger. Its mean is p + update.
 
       A sum or an update beyond the largest finite number is clipped to it, unless the
-      sum is infinite in float32. An update of 0 leaves p unchanged, except that a
-      bfloat16 p below 2^-119 becomes a multiple of 2^-126. Leaves of float32 or wider
-      and complex leaves only pass through.
+      sum is infinite in float32. An update of 0 leaves p unchanged, but -0.0 becomes
+      0.0. Where bfloat16 sums are below 2^-119, the update is a multiple of 2^-126.
+      All other leaves (float32 or wider, 8-bit floats, complex numbers, integers)
+      keep the updates of `tx`.
 
     Raises:
       ValueError: If `tx` is not a transformation or `seed` is out of range; in
@@ -140,15 +143,39 @@ def _rounded(path, update, param, key):
     check_fit(name, update, param, "parameter passed to update")
     update, wide = jnp.asarray(update, jnp.float32), jnp.asarray(param, jnp.float32)
     total = wide + update
-    # The finest grid on which both p + update and the update itself have a place.
-    fine = spacing(total, param.dtype)
-    grid = jnp.maximum(fine, spacing(update, param.dtype))
-    # Round the sum, or the update where that is the coarser one.
-    origin = jnp.where(grid > fine, 0, wide)
+    random = noise(total, key)
     largest = float(jnp.finfo(param.dtype).max)
-    rounded = round_to_multiple(origin + update, grid, noise(total, key))
-    rounded = jnp.clip(jnp.clip(rounded, -largest, largest) - origin, -largest, largest)
+    addend = jnp.clip(update, -largest - wide, largest - wide)
+    fine = spacing(wide + addend, param.dtype)
+    # Adding a multiple of `fine` rounds p to `near`, so `rest` is what the update must
+    # be on average.
+    near = jnp.round(wide / fine) * fine
+    near = jnp.where(spacing(wide, param.dtype) < fine, near, wide)
+    rest = addend + (wide - near)
+    # p' - p is at most 2 steps larger than `rest`.
+    coarse = spacing(jnp.abs(rest) + 2 * fine, param.dtype)
+    has_place = coarse < fine  # p' - p has one in p's dtype, to within fine / 4
+    # Halfway between two multiples, p is rounded such that all sums are even.
+    is_tie = ~has_place & (2 * jnp.abs(wide - near) == fine)
+    grid = jnp.maximum(coarse, jnp.where(is_tie, 2 * fine, fine))
+    down = jnp.floor(rest / grid) * grid + jnp.where(has_place, near - wide, 0)
+    # The two sums as the addition will round them, and p + update between them.
+    below, above = _sum(wide, down, param.dtype), _sum(wide, down + grid, param.dtype)
+    # Divided by `grid` first, since differences may be subnormal.
+    width = above / grid - below / grid
+    part = (wide / grid - below / grid) + addend / grid
+    up = (above <= largest) & ((below < -largest) | (uniform(random) * width < part))
+    rounded = jnp.clip(jnp.where(up, down + grid, down), -largest, largest)
     return jnp.where(jnp.isfinite(total), rounded, total).astype(param.dtype)
+
+
+def _sum(wide, update, dtype):
+    """Return p + update, rounded to nearest as in p's dtype."""
+    total = wide + update
+    unit = spacing(total, dtype)
+    # Next to 0 nothing is rounded.
+    least = spacing(jnp.zeros_like(total), dtype)
+    return jnp.where(unit > least, jnp.round(total / unit) * unit, total)
 
 
 def _is_half(param):

@@ -245,8 +245,8 @@ FAULTS = {
         "test_stochastic_rounding.py",
     ),
     "parameters-rounded-to-nearest": Fault(
-        "(random >> 8).astype(jnp.float32) * np.float32(2.0**-24)",
-        "0.5",
+        "uniform(random) * width < part",
+        "0.5 * width < part",
         "test_stochastic_rounding.py",
     ),
     "same-noise-at-every-place": Fault(

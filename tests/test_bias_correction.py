@@ -92,14 +92,39 @@ def test_leaf_that_has_no_quotient(leaf):
         link.update({"a": leaf}, link.init(None))
 
 
-@pytest.mark.parametrize("b1", [0.0, 0.3, 0.9])
-@pytest.mark.parametrize("t", [1, 2, 3])
+# Down to where b1^t has no digits beside 1.
+B1 = np.array([0, 1e-30, 1e-8, 1e-7, 1e-3, 0.3, 0.9, 0.999], np.float32)
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 160])
 @pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd])
-def test_derivatives_are_finite_even_at_zero(derivative, t, b1):
-    found = derivative(lambda b1: corrected_one(b1, t - 1))(jnp.float32(b1))
-    b1 = np.float64(np.float32(b1))
+def test_derivatives_by_b1(derivative, t):
+    found = jax.vmap(derivative(lambda b1: corrected_one(b1, t - 1)))(B1)
+    b1 = B1.astype(np.float64)
     expected = t * b1 ** (t - 1) / (1 - b1**t) ** 2  # of 1 / (1 - b1^t)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 160])
+@pytest.mark.parametrize("derivative", [jax.hessian, lambda f: jax.grad(jax.grad(f))])
+def test_second_derivatives_by_b1(derivative, t):
+    found = jax.vmap(derivative(lambda b1: corrected_one(b1, t - 1)))(B1)
+    b1 = B1.astype(np.float64)
+    weight = 1 - b1**t
+    curvature = t * (t - 1) * b1 ** max(t - 2, 0)
+    expected = curvature / weight**2 + 2 * t**2 * b1 ** (2 * t - 2) / weight**3
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-37)
+
+
+@pytest.mark.parametrize("b1", [0.0, 1e-30, 1e-7, 0.3])
+def test_first_update_has_no_derivative_by_b1(b1):
+    # Whatever b1 is, the first update is that of the sign of the gradient.
+    def first(b1):
+        tx = ao.adamax(1.0, b1, eps=0.0)
+        return tx.update(jnp.ones(()), tx.init(jnp.ones(())))[0]
+
+    for derivative in (jax.grad(first), jax.grad(jax.grad(first))):
+        np.testing.assert_allclose(derivative(jnp.float32(b1)), 0, atol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")

@@ -269,7 +269,8 @@ def decay_scale(scale: jax.Array, b2: ArrayLike) -> tuple[jax.Array, jax.Array]:
     scale = scale * _positive(b2)
     exponent = (to_bits(scale) >> MANTISSA) - BIAS  # 2^exponent ≤ s
     quarterings = -exponent >> 1
-    return from_bits(to_bits(scale) + (quarterings << (MANTISSA + 1))), quarterings
+    new = from_bits(to_bits(scale) + (quarterings << (MANTISSA + 1)))
+    return jnp.where(scale == scale, new, jnp.nan), quarterings  # keep NaN visible
 
 
 def _positive(b2):

@@ -137,7 +137,8 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
 
 def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     """Return the bound for one leaf with float32 moments from elsewhere."""
-    ratio = jnp.abs(m) / u
+    # Infinite moments, ∞ / ∞, are the end of the range: as if from one large gradient.
+    ratio = jnp.where(jnp.isinf(m), 1.0, jnp.abs(m) / u)
     # At least 2^-64, even if m is 0: 1 / bound must be finite, or r = 0 has no code.
     largest = jnp.max(ratio, initial=2.0**-64, where=jnp.isfinite(ratio))
     return jnp.minimum(largest, BOUND_MAX)

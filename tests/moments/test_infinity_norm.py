@@ -213,6 +213,19 @@ def test_weights_of_the_mean_add_up_to_one(b1, traced):
     np.testing.assert_allclose(found, 1, rtol=4e-4)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("b1", [0.0, 0.5, 0.9, 0.95, 0.99])
+def test_mean_of_opposite_large_gradients_is_finite(b1, traced):
+    # g - m overflows, and m does not.
+    decay = jnp.float32(b1) if traced else b1
+    tx = ao.scale_by_infinity_norm(decay)
+    state = tx.init(jnp.ones(()))
+    for sign in [*[1] * 60, -1]:
+        update, state = tx.update(jnp.float32(sign * 2e38), state)
+    expected = b1 * (1 - b1**60) - (1 - b1)
+    np.testing.assert_allclose(update, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("b1", [0.99, 0.999, 0.99999])
 def test_mean_near_one_is_exact_to_float32(b1):
     g = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32) + 1

@@ -215,6 +215,25 @@ def test_not_a_number_is_visible_and_stays(state_dtype):
     assert np.isnan(updates[:, 0]).all() and np.isfinite(updates[:, 1]).all()
 
 
+@pytest.mark.parametrize("name", ["b1", "b2", "eps", "eps_outside"])
+@pytest.mark.parametrize("state_dtype", [None, *STATE_DTYPES])
+def test_live_hyperparameter_that_is_no_number_shows(state_dtype, name):
+    # A NaN b2 was hidden in bfloat16 and float16.
+    tx = ao.scale_by_infinity_norm(state_dtype=state_dtype)
+    _, state = tx.update(jnp.ones(3), tx.init(jnp.ones(3)))
+
+    @jax.jit
+    def step(state, value):
+        tx = ao.scale_by_infinity_norm(state_dtype=state_dtype, **{name: value})
+        return tx.update(jnp.ones(3), state)
+
+    for _ in range(2):
+        update, state = step(state, jnp.float32(jnp.nan))
+        assert np.isnan(update).all()
+    if name != "eps_outside":  # which leaves no trace in the state
+        assert np.isnan(step(state, jnp.float32(0.5))[0]).all()
+
+
 @pytest.mark.parametrize("moment", ["gradient", "mu", "nu"])
 @pytest.mark.parametrize("old", [None, *STATE_DTYPES])
 @pytest.mark.parametrize("state_dtype", [None, *STATE_DTYPES])

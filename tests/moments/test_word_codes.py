@@ -98,10 +98,20 @@ def test_beyond_the_range_saturates(gradient):
     assert abs(ratio[0]) <= SLACK * bound * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("gradient", [jnp.inf, jnp.nan])
-def test_what_is_not_finite_does_not_set_the_bound(gradient):
-    state = encoded([gradient, 0.5], [1.0, 1.0], "uint16")
-    assert state.bound[0] == pytest.approx(0.5)
+@pytest.mark.parametrize(("moment", "bound"), [(jnp.inf, 1.0), (jnp.nan, 0.5)])
+def test_what_is_not_finite_does_not_set_the_bound(moment, bound):
+    state = encoded([moment, 0.5], [1.0, 1.0], "uint16")
+    assert state.bound[0] == pytest.approx(bound)
+
+
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "float16", "uint16"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_infinity_alone_in_its_leaf_moves_as_a_large_gradient(sign, state_dtype):
+    # After the cast to uint16 its updates were 0.
+    state = encoded([sign * jnp.inf], [jnp.inf], state_dtype)
+    link = ao.scale_by_infinity_norm(state_dtype=state_dtype)
+    update, _ = link.update(jnp.zeros(1), state)
+    assert 0.3 < sign * update[0] < 1.2
 
 
 def test_not_a_number_stays_visible():
