@@ -15,7 +15,7 @@ from tests.compat import inside
 nnx = pytest.importorskip("flax.nnx")
 
 SHAPES = [(i % 7 + 1,) for i in range(30)]
-LONGEST = 300
+LONGEST = 200
 
 
 class Run:
@@ -267,7 +267,9 @@ def test_a_step_inside_a_trace_changes_nothing(run, concrete):
     assert run.step_held() == 2
 
 
-@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+@pytest.mark.parametrize(
+    "state_dtype", [None, pytest.param(jnp.uint16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "before",
     [

@@ -12,7 +12,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
 from tests.compat import inside
-from tests.running import FORMS
 
 P = PartitionSpec
 # Tensor-parallel weights, replicated biases, scalars, and alike small parameters.
@@ -30,7 +29,9 @@ PLACES = {
 COLLECTIVES = r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 
 
-@pytest.fixture(params=["auto", "explicit", "mixed"])
+@pytest.fixture(
+    params=["auto", "explicit", pytest.param("mixed", marks=pytest.mark.slow)]
+)
 def mesh(request):
     kinds = {
         "auto": (AxisType.Auto, AxisType.Auto),
@@ -55,8 +56,19 @@ def assert_placed(mesh, params):
         assert params[name].sharding.is_equivalent_to(wanted, len(shape)), name
 
 
-@pytest.mark.parametrize("donate", [False, True])
-@pytest.mark.parametrize("state_dtype", FORMS)
+@pytest.mark.parametrize(
+    ("state_dtype", "donate"),
+    [
+        (None, False),
+        (jnp.uint16, True),
+        *(
+            pytest.param(form, donate, marks=pytest.mark.slow)
+            for form in (None, jnp.bfloat16, jnp.float16, jnp.uint16)
+            for donate in (False, True)
+            if (form, donate) not in ((None, False), (jnp.uint16, True))
+        ),
+    ],
+)
 def test_every_parameter_stays_where_it_is(mesh, state_dtype, donate, monkeypatch):
     compilations = inside.count_compilations(monkeypatch)
     group = {"params": placed(mesh, 1.0), "state_dtype": state_dtype}
@@ -82,7 +94,9 @@ def test_every_parameter_stays_where_it_is(mesh, state_dtype, donate, monkeypatc
         np.testing.assert_allclose(new[name], expected[name], rtol=2e-6)
 
 
-@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+@pytest.mark.parametrize(
+    "state_dtype", [pytest.param(None, marks=pytest.mark.slow), jnp.uint16]
+)
 def test_moments_lie_beside_their_parameters(mesh, state_dtype):
     group = {"params": placed(mesh, 1.0), "state_dtype": state_dtype}
     optimizer = ao.Adamax([group])
@@ -95,8 +109,19 @@ def test_moments_lie_beside_their_parameters(mesh, state_dtype):
             assert entry[name].sharding.is_equivalent_to(place, len(shape))
 
 
-@pytest.mark.parametrize("state_dtype", [None, jnp.bfloat16, jnp.uint16])
-@pytest.mark.parametrize("way", ["state_dict", "copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    ("way", "state_dtype"),
+    [
+        ("state_dict", jnp.uint16),
+        ("pickle", None),
+        *(
+            pytest.param(way, form, marks=pytest.mark.slow)
+            for way in ("state_dict", "copy", "deepcopy", "pickle")
+            for form in (None, jnp.bfloat16, jnp.uint16)
+            if (way, form) not in (("state_dict", jnp.uint16), ("pickle", None))
+        ),
+    ],
+)
 def test_a_run_goes_on(mesh, way, state_dtype):
     group = {"params": placed(mesh, 1.0), "state_dtype": state_dtype}
     optimizer = ao.Adamax([group], lr=0.25)
