@@ -437,7 +437,7 @@ def test_an_interrupted_load_changes_nothing(monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(optimizer, "_install", interrupted)
+    monkeypatch.setattr(optimizer, "_installed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         optimizer.load_state_dict(other.state_dict())
     monkeypatch.undo()
