@@ -1,7 +1,9 @@
 """Whatever interrupts a step of the class, it is before or after it, bit for bit."""
 
+import contextlib
 import gc
 import signal
+import sys
 import threading
 
 import jax
@@ -72,12 +74,26 @@ class Interrupt(BaseException):
     pass
 
 
+@contextlib.contextmanager
+def alarms(handler):
+    """Handle SIGALRM."""
+    old = signal.signal(signal.SIGALRM, handler)
+    # Coverage locks its data, and would not unlock it if a handler raised there.
+    tracing = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        sys.settrace(tracing)
+
+
 def interrupted(run, signals, handler):
     """Take steps, while signals arrive at random moments."""
     rng = np.random.default_rng(0)
-    old = signal.signal(signal.SIGALRM, handler)
     seen = 0
-    try:
+    with alarms(handler):
         run.start()
         while seen < signals:
             try:
@@ -88,9 +104,6 @@ def interrupted(run, signals, handler):
                 seen += 1
             if run.step_held() > LONGEST - 100:
                 run.start()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 @pytest.mark.parametrize("signals", [50, pytest.param(1000, marks=pytest.mark.slow)])
@@ -182,8 +195,7 @@ def test_a_handler_that_steps_is_refused(run):
         raise Interrupt
 
     caught = []
-    old = signal.signal(signal.SIGALRM, handler)
-    try:
+    with alarms(handler):
         for delay in np.random.default_rng(1).uniform(1e-5, 1e-3, 40):
             try:
                 signal.setitimer(signal.ITIMER_REAL, delay)
@@ -193,9 +205,6 @@ def test_a_handler_that_steps_is_refused(run):
                 caught.append(type(error))
             if run.step_held() > LONGEST - 150:
                 run.start()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
     assert set(caught) <= {Interrupt, RuntimeError}
     run.step_held()
 
@@ -239,15 +248,11 @@ def test_a_load_is_not_torn(run):
             torn.append(now)
 
     run.optimizer.load_state_dict(first)
-    old = signal.signal(signal.SIGALRM, handler)
-    try:
+    with alarms(handler):
         for delay in np.random.default_rng(2).uniform(1e-5, 5e-3, 30):
             signal.setitimer(signal.ITIMER_REAL, delay)
             run.optimizer.load_state_dict(second)
             run.optimizer.load_state_dict(first)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
     assert not torn
 
 
