@@ -467,15 +467,16 @@ class Adamax:
     ) -> None:
         """Take a step with the gradients `leaves` of the parameters `numbers`."""
         layout = self._layout
+        params = layout.read()
         if np.ndarray in set(map(type, leaves)):
             # JAX would share their memory, and the caller may write to it.
-            leaves = [
-                jax.device_put(x.copy()) if type(x) is np.ndarray else x for x in leaves
-            ]
+            for i, k in enumerate(numbers):
+                if type(leaves[i]) is np.ndarray:
+                    _gradients.check(leaves[i], params[k], layout.paths[k])
+                    leaves[i] = jax.device_put(leaves[i].copy())
         if self._weak:
             leaves = list(map(_parameters.strongly_typed, leaves))
-        params, gradients = layout.read(), leaves
-        stepping = None
+        gradients, stepping = leaves, None
         if len(numbers) < len(params):
             gradients = self._filled(numbers, leaves, params)
             stepping = self._stepping(numbers)
