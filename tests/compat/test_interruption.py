@@ -44,7 +44,7 @@ class Run:
 
     def values(self):
         if self.kind == "nnx":  # without asking the optimizer
-            return [np.asarray(variable.get_value()) for variable in self.params]
+            return [np.asarray(variable[...]) for variable in self.params]
         return list(map(np.asarray, self.optimizer.parameters))
 
     def held(self):
