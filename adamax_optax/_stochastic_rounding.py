@@ -141,7 +141,9 @@ def _rounded(path, update, param, key):
     check_inexact(path, update, "update")
     name = f"The update at {leaf_name(path)}"
     check_fit(name, update, param, "parameter passed to update")
-    update, wide = jnp.asarray(update, jnp.float32), jnp.asarray(param, jnp.float32)
+    update = jnp.asarray(update, jnp.float32)
+    # On an explicit mesh, it gets the update's sharding.
+    wide = jnp.asarray(param, jnp.float32) + jnp.zeros_like(update)
     total = wide + update
     random = noise(total, key)
     largest = float(jnp.finfo(param.dtype).max)

@@ -520,7 +520,7 @@ class Adamax:
             ):
                 _parameters.check(param, shape, path)
                 _gradients.check(gradient, param, path)
-            if isinstance(jnp.copy(table[0]), jax.core.Tracer):
+            if isinstance(-table[0], jax.core.Tracer):
                 raise _gradients.inside_trace()
             weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
             if weak or layout.specs(params, self._kinds) != specs:

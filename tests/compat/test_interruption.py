@@ -187,6 +187,7 @@ def test_an_error_that_a_handler_raises_while_compiling(monkeypatch):
     assert all(x.is_deleted() for x in moments)
 
 
+@pytest.mark.slow
 def test_a_handler_that_steps_is_refused(run):
     run.start()
 
