@@ -37,7 +37,7 @@ def stack_small_leaves(
 
     Returns:
       The transformation. Its state is that of `tx`, with `StackedLeaves` in place of
-      trees like the parameters: `stacks`, arrays of shape (leaves, *shape), and `rest`,
+      trees like the parameters: `stacks`, arrays of shape (leaves, …), and `rest`,
       the tree of the other leaves. `unstack_state` gives it the structure of the
       parameters, for other settings, checkpoints and `adamax_optax.interop`.
       Updates are those of `tx`, but with a reduced `state_dtype` the noise differs.

@@ -28,7 +28,7 @@ class StackedLeaves(NamedTuple):
     """A tree with its small leaves stacked.
 
     Attributes:
-      stacks: Arrays of shape (leaves, *shape), each of 2 to 32 leaves of one shape and
+      stacks: Arrays of shape (leaves, …), each of 2 to 32 leaves of one shape and
         dtype, in the order of the leaves.
       rest: The tree, with `InStack()` in place of each leaf that is in a stack.
     """

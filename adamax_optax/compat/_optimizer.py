@@ -159,7 +159,7 @@ class Adamax:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """A list of dicts: one for each group.
+        """The groups, a list of dicts.
 
         Each has `"params"`, `"lr"`, `"betas"`, `"eps"`, `"weight_decay"`, `"maximize"`.
         Assigning to an entry takes effect on the next step, without recompilation
