@@ -1,7 +1,7 @@
 """Which leaves of a tree are stacked, and what the tree looks like then."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,27 @@ from adamax_optax._dtypes import leaf_dtype
 SMALL = 16_384
 LEAVES = 32
 STACK = 131_072
+
+
+def stacks_of(keys: Iterable[tuple[Any, ...] | None]) -> list[list[int]]:
+    """Divide leaves into stacks of small leaves with equal keys; others are alone.
+
+    Args:
+      keys: For each leaf, a tuple that begins with its shape; `None` to leave it alone.
+
+    Returns:
+      The numbers of the leaves in each stack.
+    """
+    alike: dict[Any, list[int]] = {}
+    for k, key in enumerate(keys):
+        small = key is not None and math.prod(key[0]) <= SMALL
+        alike.setdefault(key if small else k, []).append(k)
+    divided = []
+    for key, same in alike.items():
+        size = math.prod(key[0]) if len(same) > 1 else 0
+        most = min(LEAVES, STACK // max(1, size))
+        divided += [same[i : i + most] for i in range(0, len(same), most)]
+    return divided
 
 
 class InStack(NamedTuple):
@@ -53,19 +74,8 @@ class Layout:
     def __init__(self, tree: Any) -> None:
         self._treedef: Any
         self._leaves, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
-        alike: dict[Any, list[int]] = {}
-        for k, (_, leaf) in enumerate(self._leaves):
-            dtype = leaf_dtype(leaf)
-            if dtype is not None and math.prod(jnp.shape(leaf)) <= SMALL:
-                # With explicit mesh axes, arrays of one stack must be sharded alike.
-                spec = jax.typeof(leaf).sharding.spec
-                alike.setdefault((jnp.shape(leaf), dtype, spec), []).append(k)
-        cut = [
-            same[i : i + _most(shape)]
-            for (shape, *_), same in alike.items()
-            for i in range(0, len(same), _most(shape))
-        ]
-        self.stacks = [numbers for numbers in cut if len(numbers) > 1]
+        divided = stacks_of(_key(leaf) for _, leaf in self._leaves)
+        self.stacks = [numbers for numbers in divided if len(numbers) > 1]
 
     def check_places(self) -> None:
         """Raise `ValueError` if the leaves of a stack are known to be placed apart."""
@@ -138,9 +148,12 @@ def layout_of(packed: StackedLeaves, params: Any) -> tuple[Layout, Any]:
     return layout, params
 
 
-def _most(shape: tuple[int, ...]) -> int:
-    """Return how many leaves of a shape a stack may have."""
-    return min(LEAVES, STACK // max(1, math.prod(shape)))
+def _key(leaf: Any) -> tuple[Any, ...] | None:
+    dtype = leaf_dtype(leaf)
+    if dtype is None:
+        return None
+    # With explicit mesh axes, arrays of one stack must be sharded alike.
+    return jnp.shape(leaf), dtype, jax.typeof(leaf).sharding.spec
 
 
 def _are_apart(a: Any, b: Any) -> bool:

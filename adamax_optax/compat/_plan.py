@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+
+from adamax_optax._stacks import stacks_of
 
 _ONE_DEVICE = jax.sharding.SingleDeviceSharding
-
-# Parameters of up to `SMALL` elements are stacked, up to `STACK` of them in one array.
-SMALL = 4096
-STACK = 32
 
 
 class Spec(NamedTuple):
@@ -60,19 +57,17 @@ class Piece(NamedTuple):
 
 def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
     """Divide parameters into pieces."""
-    alike: dict[Any, list[int]] = {}
-    for k, spec in enumerate(specs):
-        small = spec.sharding is None and np.prod(spec.shape, dtype=int) <= SMALL
-        # Other parameters are alone: no other has their number.
-        key = (spec.shape, spec.dtype, spec.state_dtype, spec.decays) if small else k
-        alike.setdefault(key, []).append(k)
+    stacks = stacks_of(
+        None
+        if spec.sharding is not None
+        else (spec.shape, spec.dtype, spec.state_dtype, spec.decays)
+        for spec in specs
+    )
     pieces: list[Piece] = []
     start = 0
-    for same in alike.values():
-        for i in range(0, len(same), STACK):
-            numbers = tuple(same[i : i + STACK])
-            pieces.append(Piece(numbers, len(numbers) > 1, start))
-            start += len(numbers)
+    for numbers in stacks:
+        pieces.append(Piece(tuple(numbers), len(numbers) > 1, start))
+        start += len(numbers)
     return tuple(pieces)
 
 

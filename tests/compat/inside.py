@@ -5,12 +5,13 @@ from typing import Any
 import jax
 
 import adamax_optax as ao
+from adamax_optax import _stacks
 from adamax_optax.compat import _plan, _step
 
 Program = _step.Program
 
 # Parameters of up to SMALL elements are stacked, up to STACK of one shape.
-SMALL, STACK = _plan.SMALL, _plan.STACK
+SMALL, STACK = _stacks.SMALL, _stacks.LEAVES
 
 
 def shared(optimizer: ao.Adamax) -> list[tuple[int, ...]]:
