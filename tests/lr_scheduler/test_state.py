@@ -1,4 +1,4 @@
-"""Saved states: through every format, into a new run, which goes on bit for bit."""
+"""Scheduler states saved in any format resume a run bit for bit."""
 
 import collections
 import copy

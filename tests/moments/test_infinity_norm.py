@@ -233,7 +233,9 @@ def test_mean_near_one_is_exact_to_float32(b1):
 
     @jax.jit
     def last(g):
-        step = lambda state, g: (tx.update(g, state)[1], None)  # noqa: E731
+        def step(state, g):
+            return tx.update(g, state)[1], None
+
         return jax.lax.scan(step, tx.init(g[0]), g)[0].mu
 
     weights = b1 ** np.arange(len(g))[::-1, None] * (1 - b1)

@@ -91,10 +91,10 @@ def main() -> None:
     saved = ao.interop.to_paddle(
         state, order=names(), convert=convert_from_flax, b1=0.85
     )
-    arrays = {f"state|{name}": array for name, array in saved.items()}
+    arrays: dict[str, Any] = {f"state|{name}": array for name, array in saved.items()}
     arrays |= {f"params|{name}": array for name, array in in_paddle(params).items()}
     arrays |= {f"gradients|{name}": array for name, array in later.items()}
-    np.savez_compressed(DATA / "interop_ours.npz", **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(DATA / "interop_ours.npz", **arrays)
 
 
 if __name__ == "__main__":

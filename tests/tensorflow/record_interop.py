@@ -82,7 +82,7 @@ def collected(**collections: Arrays) -> Arrays:
     }
 
 
-def record_from(name: str) -> Arrays:
+def record_from(name: str) -> dict[str, Any]:
     """Run from the beginning; return the arrays of the first file."""
     rng = np.random.default_rng(list(name.encode()))
     model, optimizer = make_model(), OPTIMIZERS[name](*SETTINGS)
@@ -99,7 +99,7 @@ def record_from(name: str) -> Arrays:
     return collected(params=params, variables=saved, gradients=later, end=end)
 
 
-def record_to(name: str, path: Path) -> Arrays:
+def record_to(name: str, path: Path) -> dict[str, Any]:
     """Continue a run of ours; return the arrays of the second file."""
     with np.load(path) as file:
         ours = dict(file)
@@ -119,10 +119,10 @@ def record_to(name: str, path: Path) -> Arrays:
 def main() -> None:
     """Record both optimizers."""
     for name in OPTIMIZERS:
-        np.savez_compressed(DATA / f"{name}_from.npz", **record_from(name))  # type: ignore[arg-type]
+        np.savez_compressed(DATA / f"{name}_from.npz", **record_from(name))
         ours = DATA / f"{name}_ours.npz"
         if ours.exists():
-            np.savez_compressed(DATA / f"{name}_to.npz", **record_to(name, ours))  # type: ignore[arg-type]
+            np.savez_compressed(DATA / f"{name}_to.npz", **record_to(name, ours))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,13 @@ def main() -> None:
         params, state, later = ours(optimizer)
         recorded = load(f"{optimizer}_from")
         weights = ao.interop.to_keras(state, recorded["variables"])
-        arrays = {f"weights|{i}": array for i, array in enumerate(weights)}
+        arrays: dict[str, Any] = {
+            f"weights|{i}": array for i, array in enumerate(weights)
+        }
         for name, param in zip(later, params, strict=True):
             arrays[f"params|{name}"] = np.asarray(param)
             arrays[f"gradients|{name}"] = later[name]
-        np.savez_compressed(DATA / f"{optimizer}_ours.npz", **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(DATA / f"{optimizer}_ours.npz", **arrays)
 
 
 if __name__ == "__main__":
