@@ -91,3 +91,22 @@ def test_page_shows_the_committed_results(tables):
     page = (ROOT / "docs" / "speed.md").read_text()
     figures = page.partition(tables.BEGIN)[2].partition(tables.END)[0]
     assert figures.strip() == tables.markdown(RESULTS).strip()
+
+
+def test_readme_says_what_was_compiled():
+    array = RESULTS["one device"][0]
+    said = {
+        form: {
+            (found["kernels"], round(found["bytes"] / array["parameters"]))
+            for found in array["steps"][form].values()
+        }
+        for form in ("ours", "ours, uint16")
+    }
+    ((one, plain),) = said["ours"]
+    ((also_one, word),) = said["ours, uint16"]
+    assert one == also_one == 1
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"an H100 and a TPU v5e the step compiles to one kernel of {plain} bytes per "
+        f"parameter (uint16: {word})."
+    ) in text

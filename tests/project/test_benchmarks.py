@@ -334,6 +334,20 @@ def test_readme_says_of_low_precision_what_was_measured(report):
     assert "four networks, three learning rates, five seeds; the loss of" in text
 
 
+def test_readme_says_where_bfloat16_parameters_break_down(report):
+    names = "bfloat16 at random", "bfloat16 at random, uint16 state"
+    ratios = [
+        math.exp(report.log_ratio(losses[f"parameters {name}"], losses["float32"]))
+        for losses in RESULTS["hard_tasks"]["physics-informed"]["betas"].values()
+        for name in names
+    ]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        "bfloat16 parameters break down where the loss must go under about 1e-5: "
+        f"{min(ratios):.0f} to {max(ratios):.0f} times higher on a physics-informed task."
+    ) in text
+
+
 def test_page_says_of_the_hard_tasks_what_was_measured(report):
     tasks = RESULTS["hard_tasks"]
     at_random = [f"parameters {name}" for name in ("bfloat16 at random",
