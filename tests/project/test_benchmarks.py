@@ -342,9 +342,10 @@ def test_readme_says_where_bfloat16_parameters_break_down(report):
         for name in names
     ]
     text = " ".join((ROOT / "README.md").read_text().split())
+    low, high = f"{min(ratios):.0f}", f"{max(ratios):.0f}"
     assert (
         "bfloat16 parameters break down where the loss must go under about 1e-5: "
-        f"{min(ratios):.0f} to {max(ratios):.0f} times higher on a physics-informed task."
+        f"{low} to {high} times higher on a physics-informed task."
     ) in text
 
 
