@@ -62,12 +62,17 @@ def put(variable: Any, array: Any) -> None:
 def slot_of(variable: Any) -> str | None:
     """Return the name of the attribute in which a variable keeps its array.
 
-    `None` if only `get` and `put` reach it: a variable with hooks, or one that keeps a
-    reference. Setting the attribute itself runs no Python code.
+    `None` if only `get` and `put` reach it: a variable with hooks or with accessors of its
+    own, or one that keeps a reference. Setting the attribute itself runs no Python code.
     """
+    base = sys.modules["flax.nnx"].Variable
+    names = ("get_value", "set_value", "value")
+    own = any(
+        getattr(type(variable), x, None) is not getattr(base, x, None) for x in names
+    )
     slot = "_raw_value" if hasattr(variable, "_raw_value") else "raw_value"
     hooks = {"on_get_value", "on_set_value"} & set(variable.get_metadata())
-    plain = not hooks and getattr(variable, slot, None) is get(variable)
+    plain = not (own or hooks) and getattr(variable, slot, None) is get(variable)
     return slot if plain else None
 
 

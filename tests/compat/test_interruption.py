@@ -166,6 +166,18 @@ def test_an_interrupted_compilation_is_made_up_for(monkeypatch):
     assert inside.Program._step is trace
 
 
+def test_garbage_collection_stays_as_it_is():
+    optimizer = ao.Adamax(jnp.ones(3))
+    optimizer(jnp.ones(3))
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        optimizer(jnp.ones(3))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
 class Timeout(ValueError):
     pass
 

@@ -192,6 +192,41 @@ def test_new_values_in_a_variable_count():
     np.testing.assert_allclose(weight[...], 4.9, rtol=1e-6)
 
 
+class Rounded(nnx.Param):
+    """Has accessors of its own, as Flax 0.12 recommends instead of hooks."""
+
+    def set_value(self, value, **kwargs):
+        super().set_value(jnp.round(value), **kwargs)
+
+
+@pytest.mark.skipif(
+    not hasattr(nnx.Variable, "set_value"), reason="Flax 0.11 has only hooks"
+)
+def test_accessors_of_a_variable_are_called():
+    variable = Rounded(jnp.zeros(2))
+    ao.Adamax([variable], lr=0.75)([jnp.ones(2)])
+    np.testing.assert_array_equal(variable[...], -1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Variable hooks are deprecated")
+def test_hooks_of_a_variable_are_called():
+    seen = []
+
+    def hook(variable, value):
+        seen.append(np.asarray(value))
+        return value
+
+    hooked = nnx.Param(jnp.zeros(2), on_set_value=hook)
+    plain = nnx.Param(jnp.zeros(2))
+    optimizer = ao.Adamax([hooked, plain], lr=0.5)
+    for step in range(1, 4):
+        optimizer([jnp.ones(2), jnp.ones(2)])
+        np.testing.assert_allclose(hooked[...], -0.5 * step, rtol=1e-6)
+        np.testing.assert_array_equal(plain[...], hooked[...])
+        np.testing.assert_array_equal(seen[-1], hooked[...])
+    assert len(seen) == 3
+
+
 def test_not_inside_jit():
     weight = nnx.Param(jnp.zeros(2))
     optimizer = ao.Adamax([weight])
