@@ -62,13 +62,13 @@ def put(variable: Any, array: Any) -> None:
 def slot_of(variable: Any) -> str | None:
     """Return the name of the attribute in which a variable keeps its array.
 
-    `None` if only `get` and `put` reach it: a variable with hooks or with accessors of its
-    own, or one that keeps a reference. Setting the attribute itself runs no Python code.
+    `None` if only `get` and `put` reach it: a variable with hooks or accessors of its
+    own, or one that keeps a reference. Setting the attribute runs no Python code.
     """
-    base = sys.modules["flax.nnx"].Variable
-    names = ("get_value", "set_value", "value")
+    kind, base = type(variable), sys.modules["flax.nnx"].Variable
     own = any(
-        getattr(type(variable), x, None) is not getattr(base, x, None) for x in names
+        getattr(kind, name, None) is not getattr(base, name, None)
+        for name in ("get_value", "set_value", "value")
     )
     slot = "_raw_value" if hasattr(variable, "_raw_value") else "raw_value"
     hooks = {"on_get_value", "on_set_value"} & set(variable.get_metadata())
