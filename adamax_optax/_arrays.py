@@ -86,7 +86,7 @@ def place_of(x: Any) -> Any:
 def joined(value: Any) -> jax.Array:
     """Return a moment as one array; a pair becomes one complex array."""
     leaves = jax.tree.leaves(value)
-    parts = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in leaves]
+    parts = [x if isinstance(x, jax.Array) else jax.device_put(x) for x in leaves]
     return parts[0] if len(parts) == 1 else jax.lax.complex(*parts)
 
 

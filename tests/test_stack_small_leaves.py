@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
 from adamax_optax._stacks import LEAVES, SMALL
+from tests.running import FORMS
 
 REDUCED = [jnp.bfloat16, jnp.float16, jnp.uint16]
 
@@ -108,10 +109,17 @@ ELEMENTWISE = {
 
 
 REAL_ONLY = "clip", "injected", "several steps"  # in Optax
+QUICK = "adamax", "decay", "injected", "optax.adamax", "lion"
 
 
 @pytest.mark.usefixtures("lenient_promotion")
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in ELEMENTWISE
+    ],
+)
 def test_same_steps_and_state(name):
     make = ELEMENTWISE[name]
     params = real() if name in REAL_ONLY else tree()
@@ -194,7 +202,7 @@ def test_each_leaf_has_its_own_noise(state_dtype):
     assert np.all(np.abs(means - exact) < 5 * error)
 
 
-@pytest.mark.parametrize("state_dtype", REDUCED)
+@pytest.mark.parametrize("state_dtype", FORMS[1:])
 def test_reduced_state_goes_both_ways(state_dtype):
     params = real()
     plain = ao.adamaxw(0.01, state_dtype=state_dtype)

@@ -247,6 +247,7 @@ def test_every_task_can_be_differentiated(tasks, hard_tasks):
         assert len(task.learning_rates) >= 3
 
 
+@pytest.mark.slow
 def test_hard_tasks_are_what_they_are_called(hard_tasks):
     key = jax.random.key(0)
     quadratic = hard_tasks.HARD_TASKS["quadratic"]()
@@ -281,6 +282,7 @@ def test_decay_is_decoupled_and_follows_the_schedule(tasks, hard_tasks):
             np.testing.assert_allclose(updates["w"], -taken, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_8_bit_adam_takes_nearest_codes(peers):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(3, 200)), jnp.float32)  # the last block is short

@@ -113,6 +113,7 @@ def test_vae_resumed_in_the_middle_has_the_same_bits(load, dtype, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_vqa(load, dtype):
     losses, params = load("vqa_jax").train(dtype=dtype)
     expected_losses, torch_params = load("vqa_torch").train(dtype=dtype)
@@ -123,7 +124,10 @@ def test_vqa(load, dtype):
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--betas", "0.8", "0.99", "--weight-decay", "0.1", "--accumulation", "1"]],
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        ["--betas", "0.8", "0.99", "--weight-decay", "0.1", "--accumulation", "1"],
+    ],
     ids=["defaults", "options"],
 )
 def test_bert(load, dtype, options):
@@ -134,6 +138,7 @@ def test_bert(load, dtype, options):
     check_model(load, model, torch_model, dtype)
 
 
+@pytest.mark.slow
 def test_frames(load, dtype):
     ours = load("frames_jax").train(dtype=dtype)
     theirs = load("frames_torch").train(dtype=dtype)
