@@ -25,6 +25,7 @@ from adamax_optax.compat import (
     _state_dict,
 )
 from adamax_optax.compat._layout import Layout, are_groups, arrange, check_group
+from adamax_optax.compat._plan import on_cpu
 from adamax_optax.compat._step import Outdated, Program, at_once, program_of
 
 # Not pickled: made again from the groups and the states of their parameters.
@@ -438,7 +439,7 @@ class Adamax:
             "_layout": layout,
             "_mask": (None, None),
             "_place": place_beside(params),
-            "_program": program_of(specs, self._donate),
+            "_program": program_of(specs, self._donate, on_cpu(params)),
             "_published": state,
             "_state": state,
         }

@@ -71,6 +71,14 @@ def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
+def on_cpu(arrays: Sequence[Any]) -> bool:
+    """Return whether all arrays are on CPUs, or will be once JAX places them."""
+    placed = [array for array in arrays if isinstance(array, jax.Array)]
+    if not placed:
+        return jax.default_backend() == "cpu"
+    return all(d.platform == "cpu" for array in placed for d in array.devices())
+
+
 def sharding_of(array: Any) -> Any:
     """Return an array's sharding if it is on a mesh, and else `None`."""
     sharding = getattr(array, "sharding", None)

@@ -160,3 +160,20 @@ def test_a_loaded_state_needs_no_new_compilation(monkeypatch):
     twin(params)
     twin(params)
     assert compilations() == 0
+
+
+@pytest.mark.parametrize("state_dtype", FORMS)
+def test_wide_vectors_change_no_bit(state_dtype, monkeypatch):
+    def stepped():
+        params = jax.tree.map(jnp.copy, tree(count=2))
+        group = {"params": params, "state_dtype": state_dtype, "weight_decay": 0.1}
+        optimizer = ao.Adamax([group], lr=0.1, donate=True)
+        for step in range(4):
+            optimizer([gradients(params, step)])
+        return optimizer._program, optimizer.parameters, optimizer.state_dict()
+
+    (wide, *expected), elsewhere = stepped(), "adamax_optax.compat._optimizer.on_cpu"
+    monkeypatch.setattr(elsewhere, lambda _: False)
+    narrow, *results = stepped()
+    assert wide is not narrow
+    chex.assert_trees_all_equal(results, expected)
