@@ -19,6 +19,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
@@ -27,6 +28,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +38,15 @@ import numpy as np
 from report import options, put_into_page, report, rounded
 from speed_peers import PEERS
 from speed_report import markdown, save_picture
-from speed_subjects import OVERHEADS, REFERENCE, SUBJECTS, Copy, Subject
+from speed_subjects import (
+    OVERHEADS,
+    REFERENCE,
+    STACKED,
+    SUBJECTS,
+    VECTORS,
+    Copy,
+    Subject,
+)
 from speed_workloads import SMALL, WORKLOADS, Workload, array
 
 COPY = "copy"
@@ -44,6 +54,7 @@ COPY = "copy"
 # thousands of leaves, all but one of the forms that take minutes to compile are too.
 PATIENCE = 180
 MANY = 1000
+BUSY = 0.1  # share of the CPUs with other programs at which ratios are doubtful
 LIGHT = 1 << 20  # parameters
 ALL_TOGETHER = 400  # bytes per parameter that the subjects take, all at a time
 SLOW_TO_COMPILE = {
@@ -183,8 +194,13 @@ def measure_workload(
     workload: Workload, size: Size, pythons: Mapping[str, str]
 ) -> dict[str, Any]:
     """Measure all subjects on one workload."""
-    light = workload.size < LIGHT
-    ours: Makers = {**SUBJECTS, **OVERHEADS} if light else SUBJECTS
+    ours: Makers = dict(SUBJECTS)
+    if len(workload.shapes) > MANY:
+        ours |= STACKED
+    elif jax.default_backend() == "cpu":
+        ours |= VECTORS
+    if workload.size < LIGHT:
+        ours |= OVERHEADS
     peers: Makers = {n: functools.partial(Peer, p, n) for n, p in pythons.items()}
     batches: list[Makers] = [{**ours, **peers}]
     if ALL_TOGETHER * workload.size > free_memory():
@@ -192,6 +208,7 @@ def measure_workload(
     measured: dict[str, Any] = {}
     missing: dict[str, str] = {}
     copies: list[float] = []
+    busy = [others_busy()]
     for makers in batches:
         with prepared(workload, makers, missing) as subjects:
             copy = Copy(workload)
@@ -202,8 +219,12 @@ def measure_workload(
                 measured.setdefault(name, found)
         del subjects, subject
         gc.collect()
+        busy.append(others_busy())
+    if max(busy) > BUSY:
+        report(f"  other programs used {max(busy):.0%} of the CPUs: measure again")
     return {
         "title": workload.title,
+        "others_busy": max(busy),
         "parameters": workload.size,
         "leaves": len(workload.shapes),
         "copy_bytes_per_second": copy.bytes / float(np.median(copies)),
@@ -292,17 +313,40 @@ def measure(size: Size, quick: bool, pythons: Mapping[str, str]) -> dict[str, An
     }
 
 
+def others_busy(seconds: float = 1.0) -> float:
+    """Return the share of the CPUs that other programs use while this one waits.
+
+    NaN where the system does not say.
+    """
+
+    def read() -> tuple[int, int]:
+        first, *_ = Path("/proc/stat").read_text().splitlines()
+        times = list(map(int, first.split()[1:9]))
+        idle = times[3] + times[4]
+        return sum(times), idle
+
+    try:
+        total, idle = read()
+        time.sleep(seconds)
+        new_total, new_idle = read()
+    except OSError:
+        return math.nan
+    return 1 - (new_idle - idle) / (new_total - total)
+
+
 def device_name() -> str:
     """Return what the steps run on, in words."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
-    model = platform.machine()
+    model, wide = platform.machine(), False
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line for line in lines if line.startswith("model name")]
         model = names[0].partition(": ")[2] if names else model
-    return f"{os.cpu_count()} cores of a CPU ({model})"
+        wide = any("avx512f" in line for line in lines if line.startswith("flags"))
+    flags = "with AVX-512" if wide else "without AVX-512"
+    return f"{os.cpu_count()} cores of a CPU ({model}, {flags})"
 
 
 def versions(pythons: Mapping[str, str]) -> dict[str, str]:

@@ -35,7 +35,8 @@ def markdown(results: dict[str, Any]) -> str:
         parts.append(
             f"**{workload['title']}**: {workload['parameters']:,} parameters in "
             f"{workload['leaves']} leaves; a copy in place runs at {gigabytes:.1f} "
-            f"GB/s.\n\n{workload_table(workload)}\n"
+            f"GB/s; other programs used {workload['others_busy']:.0%} of the CPUs."
+            f"\n\n{workload_table(workload)}\n"
         )
         if workload["missing"]:
             names: dict[str, list[str]] = {}

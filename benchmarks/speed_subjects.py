@@ -58,7 +58,12 @@ class Subject(abc.ABC):
 class Functional(Subject):
     """A transformation in one jitted step that overwrites parameters and state."""
 
-    def __init__(self, tx: optax.GradientTransformation, workload: Workload) -> None:
+    def __init__(
+        self,
+        tx: optax.GradientTransformation,
+        workload: Workload,
+        compiler_options: dict[str, Any] | None = None,
+    ) -> None:
         def step(params, state, gradients):
             updates, state = tx.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
@@ -67,7 +72,9 @@ class Functional(Subject):
         state = tx.init(params)
         self.state_bytes = _bytes(state)
         # The jitted function, not the compiled: it has the faster way to the device.
-        self._step = jax.jit(step, donate_argnums=(0, 1))
+        self._step = jax.jit(
+            step, donate_argnums=(0, 1), compiler_options=compiler_options
+        )
         self._compile(self._step, params, state, self._gradients)
         self._carry = self._step(params, state, self._gradients)
 
@@ -195,6 +202,24 @@ SUBJECTS: Mapping[str, Callable[[Workload], Subject]] = {
         for state_dtype in (None, jnp.uint16)
         for donate in (False, True)
     },
+}
+# Twice as wide as XLA has them on CPUs with AVX-512.
+VECTORS: Mapping[str, Callable[[Workload], Subject]] = {
+    f"ours, {name}, 512 bits": functools.partial(
+        Functional,
+        ao.adamax(RATE, state_dtype=jnp.dtype(name)),
+        compiler_options={"xla_cpu_prefer_vector_width": 512},
+    )
+    for name in ("float16", "uint16")
+}
+# Where there are thousands of leaves.
+STACKED: Mapping[str, Callable[[Workload], Subject]] = {
+    f"{name}, stacked": functools.partial(Functional, ao.stack_small_leaves(tx))
+    for name, tx in {
+        REFERENCE: optax.adamax(RATE),
+        "ours": ao.adamax(RATE),
+        "ours, uint16": ao.adamax(RATE, state_dtype=jnp.uint16),
+    }.items()
 }
 # What a step takes besides its arithmetic, where there is little of that.
 OVERHEADS: Mapping[str, Callable[[Workload], Subject]] = {

@@ -222,7 +222,8 @@ def test_nothing_is_transferred(state_dtype):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["eps"] = half
         optimizer(gradients)
         scheduler.step()
-        optimizer.state_dict()
+        if jax.__version_info__ >= (0, 7):  # older ones transfer the indices of a slice
+            optimizer.state_dict()
 
 
 def test_call_is_step():

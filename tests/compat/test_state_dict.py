@@ -217,7 +217,9 @@ def names_in(optimizer):
 def test_names_are_those_of_interop():
     class Net(nnx.Module):
         def __init__(self):
-            self.layers = nnx.List([nnx.Linear(2, 2, rngs=nnx.Rngs(k)) for k in (0, 1)])
+            layers = [nnx.Linear(2, 2, rngs=nnx.Rngs(k)) for k in (0, 1)]
+            # Before Flax 0.12, a plain list does.
+            self.layers = getattr(nnx, "List", list)(layers)
             self.norm = nnx.LayerNorm(2, rngs=nnx.Rngs(0))
 
     net = Net()

@@ -382,6 +382,7 @@ def test_groups_of_the_class_that_share_a_name():
 
 
 def test_groups_that_are_none():
+    pytest.importorskip("torch")  # what `to_torch` returns
     state = ao.adamax().init([jnp.ones(2)])
     with pytest.raises(ValueError, match="'params' of group 0 must be a list, got 3"):
         to_torch(state, param_groups=[{"lr": 0.1, "params": 3}])

@@ -43,8 +43,11 @@ def through_msgpack(state):
 
 
 def through_jax(state):
-    with jax.enable_x64(True):
+    jax.config.update("jax_enable_x64", True)
+    try:
         return jax.tree.map(lambda x: jnp.asarray(x) if is_number(x) else x, state)
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 ROUTES = {
