@@ -87,7 +87,8 @@ def stochastic_rounding(
       >>> g = jnp.ones(10_000, jnp.bfloat16)
       >>> updates, _ = tx.update(g, tx.init(p), p)
       >>> p = optax.apply_updates(p, updates)
-      >>> print(f"{float(p.min())} {float(p.max())} {p.astype(jnp.float32).mean():.4f} {p.dtype}")
+      >>> wide = p.astype(jnp.float32)
+      >>> print(f"{wide.min()} {wide.max()} {wide.mean():.4f} {p.dtype}")
       0.99609375 1.0 0.9990 bfloat16
 
     References:
