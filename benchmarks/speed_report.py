@@ -10,8 +10,8 @@ REFERENCE = "optax.adamax"
 SUMMARIZED = (
     "ours",
     "ours, uint16",
-    "class",
     "class, donate",
+    "class, uint16, donate",
     "torch-foreach",
     "torch-compile",
     "keras",

@@ -1,6 +1,6 @@
 """Record what MindSpore's Adamax does in half precision, with an int lr and under vmap.
 
-The README's table compares it. Run it as `record.py` is run, in MindSpore's own virtual
+docs/comparison.md has it. Run it as `record.py` is run, in MindSpore's own virtual
 environment; it writes `tests/data/mindspore/limits.json`.
 """
 

@@ -73,13 +73,15 @@ def test_coupled_decay_is_not_what_optax_has():
 
 
 @pytest.mark.parametrize("theirs", [optax.adamax, optax.adamaxw])
-def test_faults_of_optax_that_the_readme_names(theirs):
-    # If Optax mends them, the README must change.
-    tx = theirs(0.1)
+def test_bugs_of_optax_that_the_comparison_names(theirs):
+    # If Optax mends one, docs/comparison.md must change: optax #1768 (for Adam, #1754),
     params = jnp.zeros(1, jnp.float16)
-    update, _ = tx.update(params, tx.init(params), params)
-    assert np.isnan(update[0])
+    for tx in (theirs(0.1), optax.adam(0.1)):
+        update, _ = tx.update(params, tx.init(params), params)
+        assert np.isnan(update[0])
 
+    # and #1552.
+    tx = theirs(0.1)
     params = jnp.zeros(1, jnp.bfloat16)
     _, state = tx.update(jnp.ones(1, jnp.bfloat16), tx.init(params), params)
     for _ in range(100):

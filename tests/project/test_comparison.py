@@ -1,4 +1,4 @@
-"""What the README's table says of Optax, PyTorch, Keras and MindSpore is so.
+"""What docs/comparison.md says of Optax, PyTorch, Keras and MindSpore is so.
 
 MindSpore's column is that of the runs recorded by `record.py` and `record_limits.py` in
 `tests/mindspore`.
@@ -247,4 +247,6 @@ def test_there_are_as_many_schedulers_as_the_table_says():
     classes = [name for name in ao.lr_scheduler.__all__ if name != "LRScheduler"]
     functions = [name for name in ao.schedules.__all__ if name != "per_epoch"]
     said = f"{len(classes)} classes, {len(functions)} functions"
-    assert f"| {said} |" in (Path(__file__).parents[2] / "README.md").read_text()
+    assert (
+        f"| {said} |" in (Path(__file__).parents[2] / "docs/comparison.md").read_text()
+    )

@@ -6,14 +6,21 @@ of `>>>` lines are doctests; any other block prints what its comments `# prints:
 """
 
 import contextlib
+import functools
 import io
 import re
 from pathlib import Path
+from typing import Any
 
+import chex
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+import adamax_optax as ao
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -67,8 +74,36 @@ def test_tests_that_a_page_names_exist(page):
 
 
 def test_the_readme_is_short_and_has_examples():
-    assert len(README.read_text().splitlines()) <= 150
+    assert len(README.read_text().splitlines()) <= 140
     assert list(SYBIL.parse(README))
+
+
+@pytest.mark.usefixtures("lenient_promotion")
+def test_both_sides_of_the_readme_s_diff_give_the_same_updates():
+    (diff,) = re.findall(r"^```diff\n(.*?)^```$", README.read_text(), re.M | re.S)
+    updates = []
+    for drop in "+-":
+        lines = [line[1:] for line in diff.splitlines() if not line.startswith(drop)]
+        namespace: dict[str, Any] = {}
+        exec("\n".join(lines), namespace)
+        updates.append(namespace["updates"])
+    chex.assert_trees_all_close(*updates, rtol=1e-6)
+
+
+def test_both_sides_of_the_readme_s_port_run():
+    torch = pytest.importorskip("torch")
+    rows = re.findall(r"^\| `(.*)` \| `(.*)` \|$", README.read_text(), re.M)
+    theirs = {"optim": torch.optim, "Net": lambda: torch.nn.Linear(3, 1)}
+    ours = {"ao": ao, "nnx": nnx, "Net": functools.partial(nnx.Linear, 3, 1)}
+    for side, lines, ones in (
+        (theirs, [row[0] for row in rows], torch.ones(4, 3)),
+        (ours, [row[1] for row in rows], jnp.ones((4, 3))),
+    ):
+        side |= {"x": ones, "loss_fn": lambda net, x: ((net(x) - 1) ** 2).mean()}
+        exec("\n".join(lines), side)
+    assert ours["opt"].param_groups[0]["lr"] == 0.05
+    assert ours["opt"].state_dict()["state"][0]["step"] == 1
+    assert theirs["opt"].state_dict()["state"][0]["step"] == 1
 
 
 def test_index_lists_every_notebook():
