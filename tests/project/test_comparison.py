@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 import adamax_optax as ao
 
+PAGE = Path(__file__).parents[2] / "docs" / "comparison.md"
 MINDSPORE = Path(__file__).parents[1] / "data" / "mindspore"
 ZERO_GRADIENTS = 1000
 
@@ -247,6 +248,4 @@ def test_there_are_as_many_schedulers_as_the_table_says():
     classes = [name for name in ao.lr_scheduler.__all__ if name != "LRScheduler"]
     functions = [name for name in ao.schedules.__all__ if name != "per_epoch"]
     said = f"{len(classes)} classes, {len(functions)} functions"
-    assert (
-        f"| {said} |" in (Path(__file__).parents[2] / "docs/comparison.md").read_text()
-    )
+    assert f"| {said} |" in PAGE.read_text()
