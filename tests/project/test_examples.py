@@ -37,17 +37,24 @@ def test_two_epochs(lenet5, tmp_path, capsys):
     assert all(line.isprintable() for line in lines)  # a pipe gets plain text
 
     losses = re.findall(r"^epoch \d  train loss (\S+)", text, re.M)
-    first, second = map(float, losses)
+    first, second, word_first, word_second = map(float, losses)
     assert second < 0.7 * first
+    assert word_second < 0.7 * word_first
+    assert word_first == pytest.approx(first, rel=0.05)
     # 1437 // 32 batches: the last partial one is dropped.
-    assert any("88 of 32 images" in line for line in lines)
+    assert re.search(r"steps of 32 images *│ 88 *│ 88 ", text)
+    # Besides the moments, the step; and in uint16, a key, 10 scales and 10 bounds.
+    sizes = f"{8 * 61_706 + 4:,}", f"{2 * 61_706 + 88:,}"
+    assert re.search("bytes of state *│ {} *│ {} ".format(*sizes), text)
 
-    # The last line is the accuracy over the whole test set.
-    match = re.fullmatch(r"test accuracy ([01]\.\d{4})", lines[-1])
+    # The last line has the accuracies over the whole test set.
+    number = r"([01]\.\d{4})"
+    pattern = f"test accuracy {number}, with 2 bytes of state {number}"
+    match = re.fullmatch(pattern, lines[-1])
     assert match
-    accuracy = float(match[1])
-    assert accuracy > 0.8
-    assert accuracy == pytest.approx(round(accuracy * 360) / 360, abs=6e-5)
+    for accuracy in map(float, match.groups()):
+        assert accuracy > 0.8
+        assert accuracy == pytest.approx(round(accuracy * 360) / 360, abs=6e-5)
 
     assert lines[-2] == f"picture: {picture}"
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
