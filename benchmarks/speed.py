@@ -13,6 +13,7 @@ of its own). Prints tables, and writes numbers and a picture to `benchmarks/resu
 """
 
 import contextlib
+import ctypes
 import datetime
 import functools
 import gc
@@ -218,7 +219,7 @@ def measure_workload(
                 found = figures(subject, seconds[name], seconds[REFERENCE], workload)
                 measured.setdefault(name, found)
         del subjects, subject
-        gc.collect()
+        release_memory()
         busy.append(others_busy())
     if max(busy) > BUSY:
         report(f"  other programs used {max(busy):.0%} of the CPUs: measure again")
@@ -297,7 +298,6 @@ def measure(size: Size, quick: bool, pythons: Mapping[str, str]) -> dict[str, An
         workload = make()
         report(f"{workload.title}, {workload.size:,} parameters")
         workloads[name] = measure_workload(workload, size, pythons)
-        gc.collect()
     device = jax.devices()[0]
     return {
         "about": {
@@ -311,6 +311,13 @@ def measure(size: Size, quick: bool, pythons: Mapping[str, str]) -> dict[str, An
         "workloads": workloads,
         "scaling": measure_scaling(size),
     }
+
+
+def release_memory() -> None:
+    """Return what is no longer used to the system, where it would wait in the heap."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # it is of GNU's C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def others_busy(seconds: float = 1.0) -> float:
