@@ -26,7 +26,7 @@ from adamax_optax.moments import (
     scale_by_infinity_norm,
 )
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Adamax",
