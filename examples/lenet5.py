@@ -80,13 +80,14 @@ class Run(NamedTuple):
 
 
 def create_state(
-    args: argparse.Namespace, key: jax.Array, state_dtype: Any
+    args: argparse.Namespace, key: jax.Array, steps: int, state_dtype: Any
 ) -> TrainState:
-    """Initialise the network and its optimizer."""
+    """Initialise the network and its optimizer, for `steps` steps."""
     model = LeNet5()
     init = jax.jit(model.init)  # compiled whole: quicker than op by op
     params = init(key, jnp.zeros((1, 32, 32, 1)))["params"]
-    tx = ao.adamax(args.lr, weight_decay=args.weight_decay, state_dtype=state_dtype)
+    rate = optax.cosine_decay_schedule(args.lr, steps)
+    tx = ao.adamax(rate, weight_decay=args.weight_decay, state_dtype=state_dtype)
     return TrainState.create(apply_fn=model.apply, params=params, tx=tx)
 
 
@@ -117,13 +118,13 @@ def train(
 ) -> Run:
     """Train for `args.epochs` epochs."""
     init_key, shift_key = jax.random.split(jax.random.key(args.seed))
-    state = create_state(args, init_key, state_dtype)
+    steps = len(data.train_labels) // args.batch_size  # of an epoch
+    state = create_state(args, init_key, args.epochs * steps, state_dtype)
     rng = np.random.default_rng(args.seed)
     history: list[Epoch] = []
     # Printed lines scroll above the bar. A pipe or a file gets the lines alone.
     disable = args.quiet or not console.is_terminal
     with Progress(console=console, transient=True, disable=disable) as bar:
-        steps = len(data.train_labels) // args.batch_size
         task = bar.add_task("training", total=args.epochs * steps)
         for epoch in range(1, args.epochs + 1):
             start, metrics = time.perf_counter(), []
@@ -148,7 +149,7 @@ def summary(args: argparse.Namespace, runs: Mapping[str, Run]) -> Table:
     seconds = [sum(epoch.seconds for epoch in run.history) for run in runs.values()]
     table = Table("LeNet-5 with Adamax", *runs)
     table.add_row("parameters", *[f"{parameters:,}"] * len(runs))
-    table.add_row("learning rate", *[f"{args.lr:g}"] * len(runs))
+    table.add_row("learning rate", *[f"{args.lr:g}, cosine to 0"] * len(runs))
     table.add_row("weight decay", *[f"{args.weight_decay:g}"] * len(runs))
     table.add_row(
         f"steps of {args.batch_size} images", *[f"{s.step:,}" for s in states]
