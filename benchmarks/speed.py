@@ -195,7 +195,7 @@ def measure_workload(
     workload: Workload, size: Size, pythons: Mapping[str, str]
 ) -> dict[str, Any]:
     """Measure all subjects on one workload."""
-    ours: Makers = dict(SUBJECTS)
+    ours = dict(SUBJECTS)
     if len(workload.shapes) > MANY:
         ours |= STACKED
     elif jax.default_backend() == "cpu":

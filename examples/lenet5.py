@@ -86,7 +86,7 @@ def create_state(
     model = LeNet5()
     init = jax.jit(model.init)  # compiled whole: quicker than op by op
     params = init(key, jnp.zeros((1, 32, 32, 1)))["params"]
-    rate = optax.cosine_decay_schedule(args.lr, steps)
+    rate = ao.schedules.cosine_annealing_lr(args.lr, T_max=steps)
     tx = ao.adamax(rate, weight_decay=args.weight_decay, state_dtype=state_dtype)
     return TrainState.create(apply_fn=model.apply, params=params, tx=tx)
 
