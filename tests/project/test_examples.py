@@ -43,8 +43,8 @@ def test_two_epochs(lenet5, tmp_path, capsys):
     assert word_first == pytest.approx(first, rel=0.05)
     # 1437 // 32 batches: the last partial one is dropped.
     assert re.search(r"steps of 32 images *│ 88 *│ 88 ", text)
-    # Besides the moments, the step; and in uint16, a key, 10 scales and 10 bounds.
-    sizes = f"{8 * 61_706 + 4:,}", f"{2 * 61_706 + 88:,}"
+    # Besides the moments, two step counts; in uint16, a key, 10 scales and 10 bounds.
+    sizes = f"{8 * 61_706 + 8:,}", f"{2 * 61_706 + 92:,}"
     assert re.search("bytes of state *│ {} *│ {} ".format(*sizes), text)
 
     # The last line has the accuracies over the whole test set.
