@@ -113,6 +113,11 @@ def _where(condition, new, old):
     return jnp.where(condition, new, old)
 
 
+def has_row_scales(moments: Any) -> bool:
+    """Return whether moments have a scale for each row."""
+    return isinstance(getattr(moments, "scale", None), tuple)
+
+
 def with_row_scales(opt_state: optax.OptState) -> Any:
     """Return a state whose reduced moments have a scale and a bound for each row.
 
@@ -120,7 +125,7 @@ def with_row_scales(opt_state: optax.OptState) -> Any:
     """
 
     def spread(moments):
-        if not hasattr(moments, "codes") or isinstance(moments.scale, tuple):
+        if not hasattr(moments, "codes") or has_row_scales(moments):
             return moments
         treedef: Any
         codes, treedef = jax.tree.flatten(moments.codes[0])
