@@ -34,7 +34,7 @@ def lazy_rows(
       mask: The leaves whose rows are lazy: a tree of booleans with the structure of the
         parameters or a prefix of it, or a function from the gradients to such a tree.
         `None` means all leaves. For different optimizers use `param_groups`, with
-        ``ao.lazy_rows(...)`` as a rule.
+        ``ao.lazy_rows(...)`` as a rule; in the class, the key `"lazy_rows"` of a group.
 
     Returns:
       The transformation. Its state is `inner`'s, except that with a reduced
