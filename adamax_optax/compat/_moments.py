@@ -115,8 +115,11 @@ def scale_bound_key(moments: Moments) -> dict[str, Any]:
     numbers = {}
     for name in Coding._fields:
         if arrays := jax.tree.leaves(getattr(moments, name)):
-            # Rows may be divided among processes.
-            whole = [jax.device_put(x, place_beside([x])) for x in arrays]
+            whole = [
+                # Rows may be divided among processes.
+                x if x.is_fully_addressable else jax.device_put(x, place_beside([x]))
+                for x in arrays
+            ]
             flat = np.concatenate(list(map(np.ravel, whole)))
             numbers[name] = flat.item() if flat.size == 1 else flat.tolist()
     return numbers
