@@ -106,22 +106,21 @@ def cast(state: ParamState, spec: Spec, number: int) -> ParamState:
 def scale_bound_key(moments: Moments) -> dict[str, Any]:
     """Return the numbers that restore the codes of one parameter's decoded moments.
 
-    They are Python numbers, since PyTorch casts tensors to the parameters' dtype; or
-    lists of them: of one for each row with `lazy_rows`, and of twice as many, those of
-    the real part first, for a complex parameter. Empty if `state_dtype` is `None`.
+    They are Python numbers, since PyTorch casts tensors to the parameters' dtype; the
+    scale and the bound of a complex parameter are lists of two. With `lazy_rows` these
+    are arrays, of one for each row: there may be millions. Empty if `state_dtype` is
+    `None`.
     """
     if isinstance(moments, ScaleByInfinityNormState):
         return {}
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for name in Coding._fields:
-        if arrays := jax.tree.leaves(getattr(moments, name)):
-            whole = [
-                # Rows may be divided among processes.
-                x if x.is_fully_addressable else jax.device_put(x, place_beside([x]))
-                for x in arrays
-            ]
-            flat = np.concatenate(list(map(np.ravel, whole)))
-            numbers[name] = flat.item() if flat.size == 1 else flat.tolist()
+        value = getattr(moments, name)
+        if isinstance(value, tuple):
+            rows = jax.tree.leaves(value)
+            numbers[name] = jnp.stack(rows) if len(rows) > 1 else rows[0]
+        elif value is not None:
+            numbers[name] = value.item() if value.size == 1 else value.tolist()
     return numbers
 
 

@@ -166,8 +166,7 @@ class Adamax:
         Assigning to an entry takes effect on the next step, without recompilation
         (except for the first nonzero weight decay). `"params"` holds the current
         parameters. Setting `"state_dtype"` or `"lazy_rows"` converts the moments at the
-        next step.
-        Groups may be removed from the list, and dicts put into it.
+        next step. Groups may be removed from the list, and dicts put into it.
         """
         self._publish()
         return self._groups
@@ -257,9 +256,9 @@ class Adamax:
           entry under `"state"`. `"param_names"` of a group has their names in it, such
           as ``"conv1.kernel"``, unless these are numbers. Moments of a reduced
           `state_dtype` are decoded; the numbers `"scale"`, `"bound"` (uint16 only) and
-          `"key"` beside them restore the codes bit for bit. The dict is a deep copy
-          with JAX arrays and can be pickled.
-          As in PyTorch, it does not contain the parameters.
+          `"key"` beside them restore the codes bit for bit; with `"lazy_rows"`, the
+          first two are arrays of one for each row. The dict is a deep copy with JAX
+          arrays and can be pickled. As in PyTorch, it does not contain the parameters.
         """
         with self._lock:
             layout = self._refreshed()

@@ -184,7 +184,8 @@ def _like(value, array, name, problems):
 
 
 # A check and its description for each number saved beside decoded moments. The upper
-# ends are included because PyTorch rounds the numbers if they are tensors.
+# ends are included because PyTorch rounds the numbers if they are tensors. The bound of
+# a row is 0 before its first step.
 _VALID = {
     "scale": (lambda x: (0.5 <= x) & (x <= 2), "one number in [0.5, 2]"),
     "bound": (
