@@ -34,7 +34,7 @@ def lazy_rows(
       mask: The leaves whose rows are lazy: a tree of booleans with the structure of the
         parameters or a prefix of it, or a function from the gradients to such a tree.
         `None` means all leaves. For different optimizers use `param_groups`, with
-        ``ao.lazy_rows(...)`` as a rule.
+        ``ao.lazy_rows(...)`` as a rule; in the class, the key `"lazy_rows"` of a group.
 
     Returns:
       The transformation. Its state is `inner`'s, except that with a reduced
@@ -113,6 +113,11 @@ def _where(condition, new, old):
     return jnp.where(condition, new, old)
 
 
+def has_row_scales(moments: Any) -> bool:
+    """Return whether moments have a scale for each row."""
+    return isinstance(getattr(moments, "scale", None), tuple)
+
+
 def with_row_scales(opt_state: optax.OptState) -> Any:
     """Return a state whose reduced moments have a scale and a bound for each row.
 
@@ -120,7 +125,7 @@ def with_row_scales(opt_state: optax.OptState) -> Any:
     """
 
     def spread(moments):
-        if not hasattr(moments, "codes") or isinstance(moments.scale, tuple):
+        if not hasattr(moments, "codes") or has_row_scales(moments):
             return moments
         treedef: Any
         codes, treedef = jax.tree.flatten(moments.codes[0])

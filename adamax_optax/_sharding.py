@@ -95,12 +95,9 @@ def state_shardings(
         return jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=sharding)
 
     def of_moment(p, x):
-        if x.shape == p.shape:
-            return p.sharding
-        if x.shape == (*p.shape[:1], *(1 for _ in p.shape[1:])):  # one for each row
-            rows = [axis for axis in p.sharding.spec[:1] if axis is not None]
-            kind = p.sharding.memory_kind
-            return NamedSharding(mesh, PartitionSpec(*rows), memory_kind=kind)
+        one_per_row = *p.shape[:1], *(1 for _ in p.shape[1:])
+        if x.shape in (p.shape, one_per_row):
+            return moment_sharding(p.sharding, p.shape, x.shape)
         return everywhere
 
     return optax.tree_utils.tree_map_params(
@@ -161,6 +158,21 @@ def _divided(sharding, shape, axes):
         spec.pop()
     kind = sharding.memory_kind
     return NamedSharding(mesh, PartitionSpec(*spec), memory_kind=kind)
+
+
+def moment_sharding(sharding: Any, param: tuple[int, ...], moment: Any) -> Any:
+    """Return where an array of state is: like its parameter, or like its rows.
+
+    Args:
+      sharding: The sharding of the parameter, `None` for any.
+      param: The shape of the parameter.
+      moment: The shape of the array: the same, or one number for each row.
+    """
+    if moment == param or not isinstance(sharding, NamedSharding):
+        return sharding
+    rows = [axis for axis in sharding.spec[:1] if axis is not None]
+    kind = sharding.memory_kind
+    return NamedSharding(sharding.mesh, PartitionSpec(*rows), memory_kind=kind)
 
 
 def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:

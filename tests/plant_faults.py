@@ -189,6 +189,11 @@ FAULTS = {
         "scale=moments.scale,",
         "test_lazy_rows.py",
     ),
+    "lazy-and-dense-rows-in-one-stack": Fault(
+        "(spec.shape, spec.dtype, spec.state_dtype, spec.decays, spec.lazy_rows)",
+        "(spec.shape, spec.dtype, spec.state_dtype, spec.decays)",
+        "compat/test_lazy_rows.py",
+    ),
     "ratio-decoded-with-another-range": Fault(
         "magnitude = (x - 1.0) * (bound * _UNIT)",
         "magnitude = (x - 1.0) * (2 * bound * _UNIT)",

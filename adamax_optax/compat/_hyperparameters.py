@@ -49,6 +49,7 @@ def check(
             )
     # It is an array if a whole state dict was converted to arrays.
     check_flag("maximize", _scalar(group["maximize"]))
+    check_flag("lazy_rows", _scalar(group.get("lazy_rows", False)))
     if group.get("state_dtype") is not None:
         codec_for(group["state_dtype"])
 
@@ -91,15 +92,16 @@ def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> tuple[jax.Array, ..
     return tuple(packed)
 
 
-def kind(group: Mapping[str, Any]) -> tuple[Any, bool]:
+def kind(group: Mapping[str, Any]) -> tuple[Any, bool, bool]:
     """Return the hyperparameters of a group that are compiled into a step.
 
-    They are the `state_dtype`, as a dtype, and whether there is a weight decay: `False`
-    only for the number 0.
+    They are the `state_dtype`, as a dtype; whether there is a weight decay: `False`
+    only for the number 0; and `lazy_rows`.
     """
     decay, dtype = _scalar(group["weight_decay"]), group.get("state_dtype")
     decays = isinstance(decay, jax.Array) or bool(decay)
-    return None if dtype is None else jnp.dtype(dtype), decays
+    lazy = bool(_scalar(group.get("lazy_rows", False)))
+    return None if dtype is None else jnp.dtype(dtype), decays, lazy
 
 
 def unpack(row: Any) -> dict[str, Any]:
@@ -119,6 +121,7 @@ def fingerprint(groups: Sequence[Mapping[str, Any]]) -> list[Any] | None:
             b1, b2 = group["betas"]
             values += [group["lr"], b1, b2, group["eps"], group["weight_decay"]]
             values += [group["maximize"], group.get("state_dtype")]
+            values += [group.get("lazy_rows", False)]
         except (KeyError, TypeError, ValueError):
             return None
     if _PLAIN.issuperset(map(type, values)):

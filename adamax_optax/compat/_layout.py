@@ -63,7 +63,7 @@ class Layout:
         ]
 
     def specs(
-        self, params: Sequence[Any], kinds: Sequence[tuple[Any, bool]]
+        self, params: Sequence[Any], kinds: Sequence[tuple[Any, bool, bool]]
     ) -> tuple[Spec, ...]:
         """Return the specs of parameters with these arrays.
 

@@ -14,8 +14,9 @@ from adamax_optax._adamax import adamax
 from adamax_optax._arrays import place_of, put_like
 from adamax_optax._bias_correction import LARGEST_COUNT
 from adamax_optax._dtypes import StateDType, compute_dtype
+from adamax_optax._lazy_rows import has_row_scales, lazy_rows, with_row_scales
 from adamax_optax._rounding import leaf_key
-from adamax_optax._sharding import place_beside, replicated_beside
+from adamax_optax._sharding import moment_sharding, place_beside, replicated_beside
 from adamax_optax.compat._plan import Spec, pieces_of
 from adamax_optax.moments import (
     Moments,
@@ -46,7 +47,8 @@ class Coding(NamedTuple):
     """What reduced moments have beside their codes; in `Packed`, by parameter.
 
     Attributes:
-      scale: Float32, shape (parameters, 1), or (parameters, 2) if any is complex.
+      scale: Float32, shape (parameters, 1), or (parameters, 2) if any is complex. Not
+        used where each row has its own.
       bound: The same.
       key: Uint32, shape (parameters,).
     """
@@ -61,7 +63,8 @@ class Packed(NamedTuple):
 
     Attributes:
       moments: For each piece of the plan, a tuple of the arrays of m and u, or their
-        codes; stacked in the order of the piece's parameters.
+        codes (with `lazy_rows` also the scales and bounds of the rows); stacked in the
+        order of the piece's parameters.
       counts: Step counts, in the order of the pieces; int32, shape (parameters,).
       coding: A `Coding` in the same order, as a tuple; `None` if nothing is reduced.
     """
@@ -71,9 +74,11 @@ class Packed(NamedTuple):
     coding: Any
 
 
-def init(param: Any, state_dtype: StateDType = None, number: int = 0) -> ParamState:
+def init(
+    param: Any, state_dtype: StateDType = None, lazy: bool = False, number: int = 0
+) -> ParamState:
     """Return the state of a parameter before its first step."""
-    tx = component_wise(adamax(state_dtype=state_dtype), [param])
+    tx = transformation({}, state_dtype, lazy, [param])
     moments: Any = moments_in(tx.init([param]))
     if state_dtype is not None:
         moments = moments._replace(key=_first_key(moments, number))
@@ -81,32 +86,42 @@ def init(param: Any, state_dtype: StateDType = None, number: int = 0) -> ParamSt
 
 
 def cast(state: ParamState, spec: Spec, number: int) -> ParamState:
-    """Convert the moments of parameter `number` to the `state_dtype` of its spec."""
+    """Convert the moments of parameter `number` to the form that its spec asks for."""
     wanted: Any = spec.state_dtype
-    if state_dtype_of(state.moments) == wanted:
-        return state
     moments: Any = state.moments  # its types are narrower than Optax's
-    moments = cast_state(moments, wanted)
-    if wanted is None:
+    if has_row_scales(moments) and not spec.lazy_rows:
+        moments = cast_state(moments, None)
+    if state_dtype_of(moments) != wanted:
+        moments = cast_state(moments, wanted)
+        if wanted is not None:
+            moments = moments._replace(key=_first_key(moments, number))
+    if moments is not state.moments and wanted is None:
         dtype = compute_dtype(jnp.finfo(spec.dtype).dtype)
-        return state._replace(moments=jax.tree.map(lambda x: x.astype(dtype), moments))
-    return state._replace(moments=moments._replace(key=_first_key(moments, number)))
+        moments = jax.tree.map(lambda x: x.astype(dtype), moments)
+    if spec.lazy_rows:
+        moments = with_row_scales(moments)
+    return state._replace(moments=moments)
 
 
 def scale_bound_key(moments: Moments) -> dict[str, Any]:
     """Return the numbers that restore the codes of one parameter's decoded moments.
 
     They are Python numbers, since PyTorch casts tensors to the parameters' dtype; the
-    scale and the bound of a complex parameter are lists of two. Empty if `state_dtype`
-    is `None`.
+    scale and the bound of a complex parameter are lists of two. With `lazy_rows` these
+    are arrays, of one for each row: there may be millions. Empty if `state_dtype` is
+    `None`.
     """
     if isinstance(moments, ScaleByInfinityNormState):
         return {}
-    return {
-        name: array.item() if array.size == 1 else array.tolist()
-        for name in Coding._fields
-        if (array := getattr(moments, name)) is not None
-    }
+    numbers: dict[str, Any] = {}
+    for name in Coding._fields:
+        value = getattr(moments, name)
+        if isinstance(value, tuple):
+            rows = jax.tree.leaves(value)
+            numbers[name] = jnp.stack(rows) if len(rows) > 1 else rows[0]
+        elif value is not None:
+            numbers[name] = value.item() if value.size == 1 else value.tolist()
+    return numbers
 
 
 def restored(
@@ -118,20 +133,31 @@ def restored(
     moments, such as after steps in PyTorch, return the state as it is.
     """
     decoded: Any = state.moments
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(decoded.mu)
+    one_per_row = *leaves[0].shape[:1], *(1 for _ in leaves[0].shape[1:])
 
-    def beside(name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+    def beside(values: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
+        array = replicated_beside(decoded.mu, 0, dtype, shape)
+        return put_like(array, np.reshape(np.asarray(values, dtype), shape))
+
+    def per_leaf(name: str) -> Any:
         if name not in numbers:
             return None
-        array = replicated_beside(decoded.mu, 0, dtype, shape)
-        return put_like(array, np.reshape(np.asarray(numbers[name], dtype), shape))
+        values = np.ravel(numbers[name])
+        if values.size in (1, len(leaves)):
+            values = np.broadcast_to(values, len(leaves))
+            return beside(values, jnp.float32, values.shape)
+        rows = np.split(values, len(leaves))
+        rows = [beside(part, jnp.float32, one_per_row) for part in rows]
+        return (treedef.unflatten(rows),)
 
-    leaves = (len(jax.tree.leaves(decoded.mu)),)
     moments: Any = restore_codes(
         decoded,
         state_dtype,
-        beside("scale", jnp.float32, leaves),
-        beside("bound", jnp.float32, leaves),
-        beside("key", jnp.uint32, ()),
+        per_leaf("scale"),
+        per_leaf("bound"),
+        beside(numbers["key"], jnp.uint32, ()),
     )
     # Tensors may have rounded m and u to bfloat16: by 0.2%.
     again: Any = cast_state(moments, None)
@@ -154,20 +180,20 @@ def with_moments(state: optax.OptState, moments: Moments) -> optax.OptState:
     return map_moments(lambda _: moments, state)
 
 
-def columns(moments: Moments) -> tuple[Any, ...]:
-    """Return the lists of one entry: m and u, or their codes."""
+def columns(moments: Any) -> Any:
+    """Return moments with only what has the parameter's rows; `None` for the rest."""
     if isinstance(moments, ScaleByInfinityNormState):
-        return moments.mu, moments.nu
-    return moments.codes
+        return moments
+    if has_row_scales(moments):
+        return moments._replace(key=None)
+    return moments._replace(scale=None, bound=None, key=None)
 
 
 def with_columns(moments: Moments, leaves: Sequence[Any]) -> Moments:
     """Return moments with the arrays `leaves` in place of those in `columns`."""
     treedef: Any = jax.tree.structure(columns(moments))
-    lists = treedef.unflatten(leaves)
-    if isinstance(moments, ScaleByInfinityNormState):
-        return ScaleByInfinityNormState(*lists)
-    return moments._replace(codes=lists)
+    new = treedef.unflatten(leaves)._asdict()
+    return moments._replace(**{k: v for k, v in new.items() if v is not None})
 
 
 def pack(
@@ -178,17 +204,19 @@ def pack(
     Arrays that are not stacked are taken over, not copied.
     """
     pieces = pieces_of(specs)
-    place = place_beside(params)
+    common = place_beside(params)
 
     def vector(rows: Sequence[Any], dtype: Any) -> jax.Array:
-        return jax.device_put(np.asarray(rows, dtype), place)
+        return jax.device_put(np.asarray(rows, dtype), common)
 
     moments = []
     for piece in pieces:
         rows = [leaves_of(states[k].moments) for k in piece.numbers]
         arrays: Any = _stacked(rows) if piece.stacked else rows[0]
-        beside = place_of(params[piece.numbers[0]])
-        moments.append(tuple(jax.device_put(array, beside) for array in arrays))
+        param = params[piece.numbers[0]]
+        place = place_of(param)
+        places = [moment_sharding(place, param.shape, x.shape) for x in arrays]
+        moments.append(tuple(map(jax.device_put, arrays, places)))
     ordered = [states[k] for piece in pieces for k in piece.numbers]
     counts = vector([min(state.count, LARGEST_COUNT) for state in ordered], np.int32)
     if all(state_dtype_of(state.moments) is None for state in states):
@@ -211,7 +239,7 @@ def unpack(packed: Packed, specs: Sequence[Spec]) -> list[ParamState]:
     states: dict[int, ParamState] = {}
     for piece, arrays in zip(pieces_of(specs), packed.moments, strict=True):
         for i, k in enumerate(piece.numbers):
-            form = form_of(specs[k].dtype, specs[k].state_dtype)
+            form = form_of(specs[k].dtype, specs[k].state_dtype, specs[k].lazy_rows)
             leaves = [
                 put_like(array, np.asarray(array)[i])
                 if piece.stacked
@@ -229,38 +257,53 @@ def unpack(packed: Packed, specs: Sequence[Spec]) -> list[ParamState]:
 
 
 @functools.lru_cache(maxsize=64)
-def form_of(dtype: Any, state_dtype: StateDType) -> Moments:
+def form_of(
+    dtype: Any, state_dtype: StateDType, lazy: bool, shape: tuple[int, ...] = ()
+) -> Moments:
     """Return the structure of the moments of a parameter: its arrays have no values."""
-    param = jax.ShapeDtypeStruct((), dtype)
-    return jax.eval_shape(lambda param: init(param, state_dtype).moments, param)
+    param = jax.ShapeDtypeStruct(shape, dtype)
+    return jax.eval_shape(lambda param: init(param, state_dtype, lazy).moments, param)
 
 
 def leaves_of(moments: Moments) -> tuple[Any, ...]:
-    """Return the arrays of m and u, or their codes."""
+    """Return the arrays in `columns`."""
     return tuple(jax.tree.leaves(columns(moments)))
+
+
+def shardings(spec: Spec) -> tuple[Any, ...]:
+    """Return the sharding of each of a parameter's `leaves_of`."""
+    form = form_of(spec.dtype, spec.state_dtype, spec.lazy_rows, spec.shape)
+    return tuple(
+        moment_sharding(spec.sharding, spec.shape, x.shape) for x in leaves_of(form)
+    )
 
 
 def with_coding(moments: Any, coding: Coding) -> Any:
     """Return reduced moments of one parameter with the numbers of a row of `Coding`."""
+    if has_row_scales(moments):
+        return moments._replace(key=coding.key)
     leaves = moments.scale.shape[0]  # two of a complex parameter
     bound = None if moments.bound is None else coding.bound[:leaves]
     return moments._replace(scale=coding.scale[:leaves], bound=bound, key=coding.key)
 
 
-def component_wise(
-    tx: optax.GradientTransformation, tree: Any
-) -> optax.GradientTransformation:
-    """Treat complex numbers as two real ones, as PyTorch does.
+def transformation(
+    arguments: dict[str, Any], state_dtype: StateDType, lazy: bool, tree: Any
+) -> Any:
+    """Return the transformation of a group, for the parameters or gradients `tree`.
 
-    Returns `tx` itself for a tree without complex leaves.
+    It treats complex numbers as two real ones, as PyTorch does.
     """
+    tx: Any = adamax(**arguments, state_dtype=state_dtype)
     if any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):
-        return optax.contrib.split_real_and_imaginary(tx)
-    return tx
+        tx = optax.contrib.split_real_and_imaginary(tx)
+    return lazy_rows(tx) if lazy else tx
 
 
 def coding_of(moments: Any, like: Coding) -> Coding:
     """Return reduced moments' numbers as a row of `Coding`, as wide as `like`."""
+    if has_row_scales(moments):
+        return like._replace(key=moments.key)
 
     def widened(array: Any, old: Any) -> Any:
         if array is None or array.shape == old.shape:

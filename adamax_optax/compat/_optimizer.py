@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamax_optax._adamax import adamax
 from adamax_optax._checks import check_flag
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax._sharding import place_beside
@@ -70,7 +69,8 @@ class Adamax:
         tree of `nnx.Variable`, both updated in place; or a list of groups. A group is
         a dict with `"params"` (any of the above) and its own hyperparameters; unknown
         keys are kept. With the key `"state_dtype"`, a group stores its state in 4 or 2
-        bytes per parameter, as in `adamax_optax.adamax`.
+        bytes per parameter, as in `adamax_optax.adamax`. With ``"lazy_rows": True``,
+        rows without gradient stay as they are, as in `adamax_optax.lazy_rows`.
       lr: Learning rate, at least 0: a number or an array of one element.
       betas: Decay rates of the mean and of the infinity norm, each in [0, 1).
       eps: Added to every |g| inside the maximum, at least 0.
@@ -113,7 +113,7 @@ class Adamax:
 
     # Set by `_install`, all together.
     _hyper: tuple[Any, Any]  # the hyperparameters of the last step, and their arrays
-    _kinds: list[tuple[Any, bool]]  # those that are compiled into the step
+    _kinds: list[tuple[Any, bool, bool]]  # those that are compiled into the step
     _layout: Layout
     _mask: tuple[Any, Any]  # which parameters step, as numbers and as an array
     _place: Any  # the sharding of arrays that are not a parameter's
@@ -165,8 +165,8 @@ class Adamax:
         Each has `"params"`, `"lr"`, `"betas"`, `"eps"`, `"weight_decay"`, `"maximize"`.
         Assigning to an entry takes effect on the next step, without recompilation
         (except for the first nonzero weight decay). `"params"` holds the current
-        parameters. Setting `"state_dtype"` converts the moments at the next step.
-        Groups may be removed from the list, and dicts put into it.
+        parameters. Setting `"state_dtype"` or `"lazy_rows"` converts the moments at the
+        next step. Groups may be removed from the list, and dicts put into it.
         """
         self._publish()
         return self._groups
@@ -256,9 +256,9 @@ class Adamax:
           entry under `"state"`. `"param_names"` of a group has their names in it, such
           as ``"conv1.kernel"``, unless these are numbers. Moments of a reduced
           `state_dtype` are decoded; the numbers `"scale"`, `"bound"` (uint16 only) and
-          `"key"` beside them restore the codes bit for bit. The dict is a deep copy
-          with JAX arrays and can be pickled.
-          As in PyTorch, it does not contain the parameters.
+          `"key"` beside them restore the codes bit for bit; with `"lazy_rows"`, the
+          first two are arrays of one for each row. The dict is a deep copy with JAX
+          arrays and can be pickled. As in PyTorch, it does not contain the parameters.
         """
         with self._lock:
             layout = self._refreshed()
@@ -300,7 +300,7 @@ class Adamax:
         Args:
           params: A tree of arrays; with several groups, a sequence of one per group.
         """
-        return _moments.component_wise(self._transformation(), params).init(params)
+        return self._transformation(params).init(params)
 
     def update(
         self, updates: Any, state: optax.OptState, params: Any = None
@@ -310,8 +310,7 @@ class Adamax:
         Hyperparameters are read from `param_groups` when the caller is traced: under
         `jit`, later changes do not affect a compiled program.
         """
-        tx = _moments.component_wise(self._transformation(), updates)
-        return tx.update(updates, state, params)
+        return self._transformation(updates).update(updates, state, params)
 
     def __repr__(self) -> str:
         groups = [
@@ -426,7 +425,7 @@ class Adamax:
         kinds = list(map(_hyperparameters.kind, groups))
         specs = layout.specs(params, kinds)
         full = [
-            _moments.init(params[k], spec.state_dtype, k)
+            _moments.init(params[k], spec.state_dtype, spec.lazy_rows, k)
             if state is None
             else _moments.cast(state, spec, k)
             for k, (state, spec) in enumerate(zip(states, specs, strict=True))
@@ -562,17 +561,15 @@ class Adamax:
             self._mask = numbers, self._program.mask(numbers, self._place)
         return self._mask[1]
 
-    def _transformation(self) -> optax.GradientTransformation:
+    def _transformation(self, tree: Any) -> optax.GradientTransformation:
         with self._lock:
             layout = self._refreshed()
             layout.check()
-            groups = [
-                adamax(
-                    **_hyperparameters.to_functional(group),
-                    state_dtype=group.get("state_dtype"),
-                )
-                for group in layout.groups
-            ]
+            groups = []
+            for group in layout.groups:
+                arguments = _hyperparameters.to_functional(group)
+                state_dtype, _, lazy = _hyperparameters.kind(group)
+                groups += [_moments.transformation(arguments, state_dtype, lazy, tree)]
         if not layout.grouped:
             return groups[0]
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))

@@ -28,6 +28,7 @@ class Spec(NamedTuple):
       state_dtype: The `state_dtype` of its moments, as a dtype.
       decays: Whether its group has a weight decay. Without one, the program need not
         read the parameters to update the moments.
+      lazy_rows: Whether rows without gradient stay as they are.
       in_tree: Whether the array is in a tree; if not, a step stores the new one in a
         variable of NNX itself.
     """
@@ -38,6 +39,7 @@ class Spec(NamedTuple):
     group: int
     state_dtype: Any
     decays: bool
+    lazy_rows: bool
     in_tree: bool
 
 
@@ -60,7 +62,7 @@ def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
     stacks = stacks_of(
         None
         if spec.sharding is not None
-        else (spec.shape, spec.dtype, spec.state_dtype, spec.decays)
+        else (spec.shape, spec.dtype, spec.state_dtype, spec.decays, spec.lazy_rows)
         for spec in specs
     )
     pieces: list[Piece] = []

@@ -1,6 +1,8 @@
 """The optimizer's state in the layout of PyTorch's state dicts."""
 
 import copy
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +29,7 @@ from adamax_optax.compat._plan import Spec
 from adamax_optax.moments import BOUND_MAX, ScaleByInfinityNormState, codec_for
 
 # Options of a group that a state dict of PyTorch need not have.
-_OWN = ("state_dtype", "param_names")
+_OWN = ("state_dtype", "lazy_rows", "param_names")
 
 
 def save(
@@ -182,12 +184,13 @@ def _like(value, array, name, problems):
 
 
 # A check and its description for each number saved beside decoded moments. The upper
-# ends are included because PyTorch rounds the numbers if they are tensors.
+# ends are included because PyTorch rounds the numbers if they are tensors. The bound of
+# a row is 0 before its first step.
 _VALID = {
     "scale": (lambda x: (0.5 <= x) & (x <= 2), "one number in [0.5, 2]"),
     "bound": (
-        lambda x: (0 < x) & (x <= BOUND_MAX),
-        f"one number in (0, {BOUND_MAX:g}]",
+        lambda x: (0 <= x) & (x <= BOUND_MAX),
+        f"one number in [0, {BOUND_MAX:g}]",
     ),
     "key": (
         lambda x: (0 <= x) & (x <= 2**32) & (x % 1 == 0),
@@ -203,7 +206,8 @@ def _numbers(entry, moment, name, dtype, problems):
     wanted = [x for x in _VALID if x != "bound" or codec_for(dtype).bounded]
     if not set(wanted) <= set(entry):
         return {}
-    leaves = len(jax.tree.leaves(moment))  # two of a complex parameter
+    leaves = jax.tree.leaves(moment)  # two of a complex parameter
+    rows = math.prod(leaves[0].shape[:1])
     numbers = {}
     for key in wanted:
         try:
@@ -211,13 +215,15 @@ def _numbers(entry, moment, name, dtype, problems):
         except (TypeError, ValueError):
             value = np.empty(0)
         is_valid, allowed = _VALID[key]
-        sizes = (1,) if key == "key" else (1, leaves)
+        sizes = (1,) if key == "key" else (1, len(leaves), len(leaves) * rows)
         is_real = value.dtype.kind in "iuf" and value.size in sizes
         if is_real and np.all(is_valid(value.astype(np.float64))):
             numbers[key] = value
         else:
+            each = f" (with lazy_rows, one for each of {rows} rows)"
             problems.append(
-                f"the saved {key} of {name} must be {allowed}, got {entry[key]!r}"
+                f"the saved {key} of {name} must be {allowed}, got "
+                f"{reprlib.repr(entry[key])}{'' if key == 'key' else each}"
             )
     return {**numbers, "key": int(numbers.get("key", np.zeros(1)).item()) % 2**32}
 

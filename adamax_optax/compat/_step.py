@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamax_optax._adamax import adamax
 from adamax_optax._dtypes import compute_dtype
 from adamax_optax._sharding import place_beside
 from adamax_optax.compat import _hyperparameters, _moments
@@ -180,11 +179,7 @@ class Program:
             return None
         beside = place_beside(self.specs)
         first = [self.specs[piece.numbers[0]] for piece in self._pieces]
-        moments = tuple(
-            (spec.sharding,)
-            * len(_moments.leaves_of(_moments.form_of(spec.dtype, spec.state_dtype)))
-            for spec in first
-        )
+        moments = tuple(map(_moments.shardings, first))
         reduced = any(spec.state_dtype is not None for spec in self.specs)
         coding = (beside,) * 3 if reduced else None
         trees, in_place = (
@@ -209,6 +204,7 @@ class Program:
             arrays, numbers, moved = _step_piece(
                 spec.state_dtype,
                 spec.decays,
+                spec.lazy_rows,
                 arrays,
                 [table[self.specs[k].group] for k in piece.numbers],
                 jax.tree.map(operator.itemgetter(own), rows),
@@ -266,12 +262,14 @@ def _distinct(params, gradients):
     return distinct
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _step_piece(state_dtype, decays, moments, hyperparameters, rows, params, gradients):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _step_piece(
+    state_dtype, decays, lazy, moments, hyperparameters, rows, params, gradients
+):
     """Return the moments of a piece, its coding and its parameters after a step."""
     dtype = compute_dtype(params[0].dtype)
     gradients = [jnp.asarray(gradient, dtype) for gradient in gradients]
-    step = functools.partial(_step_one, state_dtype, decays)
+    step = functools.partial(_step_one, state_dtype, decays, lazy)
     if len(params) == 1:
         count, coding, stepping = jax.tree.map(lambda x: x[0], rows)
         row = _Row(hyperparameters[0], count, coding, stepping)
@@ -299,9 +297,9 @@ class _Row(NamedTuple):
     stepping: Any
 
 
-def _step_one(state_dtype, decays, leaves, row, param, gradient):
+def _step_one(state_dtype, decays, lazy, leaves, row, param, gradient):
     dtype = gradient.dtype
-    form = _moments.form_of(param.dtype, state_dtype)
+    form = _moments.form_of(param.dtype, state_dtype, lazy)
     moments = _moments.with_columns(form, leaves)
     if state_dtype is not None:
         moments = _moments.with_coding(moments, row.coding)
@@ -313,8 +311,7 @@ def _step_one(state_dtype, decays, leaves, row, param, gradient):
     if not decays:
         arguments["weight_decay"] = 0.0
     old = [jnp.asarray(param, dtype)]
-    tx: Any = adamax(**arguments, state_dtype=state_dtype)
-    tx = _moments.component_wise(tx, old)
+    tx = _moments.transformation(arguments, state_dtype, lazy, old)
     state = _moments.with_moments(tx.init([]), moments)
     state = optax.tree_utils.tree_set(state, count=row.counts)
     updates, state = tx.update([gradient], state, old)

@@ -88,8 +88,8 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
 def restore_codes(
     moments: ScaleByInfinityNormState,
     state_dtype: Any,
-    scale: jax.Array,
-    bound: jax.Array | None,
+    scale: Any,
+    bound: Any,
     key: jax.Array,
 ) -> ScaleByReducedInfinityNormState:
     """Undo `cast_state(state, None)`, bit for bit.
@@ -159,16 +159,16 @@ def _dequantized(state: Moments) -> ScaleByInfinityNormState:
 def _quantized(
     codec: Codec,
     moments: ScaleByInfinityNormState,
-    scale: jax.Array,
-    bound: jax.Array | None,
+    scale: Any,
+    bound: Any,
     key: jax.Array,
     random: Callable[[int, jax.Array], jax.Array],
 ) -> ScaleByReducedInfinityNormState:
     """Encode moments; `random(leaf, m)` makes the noise that rounds a leaf."""
-    codes = []
+    codes, scales, bounds = [], per_leaf(scale), per_leaf(bound)
     for leaf, (m, u) in enumerate(zip(*map(jax.tree.leaves, moments), strict=True)):
-        top = None if bound is None else bound[leaf]
-        codes.append(_quantize(codec, m, u, scale[leaf], top, random(leaf, m)))
+        top = None if bounds is None else bounds[leaf]
+        codes.append(_quantize(codec, m, u, scales[leaf], top, random(leaf, m)))
     treedef = jax.tree.structure(moments.mu)
     trees = [[leaf[i] for leaf in codes] for i in range(len(codec.initial))]
     return ScaleByReducedInfinityNormState(

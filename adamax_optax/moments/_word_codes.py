@@ -110,6 +110,9 @@ class WordCodes:
     ) -> Codes:
         """Return the code of m and u."""
         norm = jnp.where(m != m, _NORM_NAN, _norm_code(u / scale))
+        # Before the first step of a row, m and the bound are 0; later it is at least
+        # 1 - β1, which is 2^-24 or more in float32.
+        bound = jnp.maximum(bound, 2.0**-24)
         return (_join(_ratio_code(m / scale, _norm(norm), bound, random), norm),)
 
 

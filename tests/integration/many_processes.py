@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 import adamax_optax as ao
 
 STEPS, BATCH = 3, 4
+LAZY = "class with lazy rows"
 SHAPES = {"w": (8, 6), "b": (6,), "s": ()}
 # How parameters and state are divided among the processes, and in which form it is.
 CASES = [
@@ -24,6 +25,7 @@ CASES = [
     ("ZeRO", "float16"),
     ("divided", "uint16"),
     ("class", None),
+    (LAZY, "uint16"),
 ]
 
 
@@ -60,13 +62,14 @@ def train(mesh: jax.sharding.Mesh, how: str, form: Any) -> Any:
     params = {
         name: jax.device_put(
             jnp.ones(shape, jnp.float32 if name == "b" else jnp.bfloat16),
-            rows if how == "divided" and shape else everywhere,
+            rows if how in ("divided", LAZY) and shape else everywhere,
         )
         for name, shape in SHAPES.items()
     }
     data = [jax.tree.map(share, batch) for batch in batches()]
-    if how == "class":
-        optimizer = ao.Adamax([{"params": params, "state_dtype": form}], lr=0.05)
+    if how in ("class", LAZY):
+        group = {"params": params, "state_dtype": form, "lazy_rows": how == LAZY}
+        optimizer = ao.Adamax([group], lr=0.05)
         grad_fn = jax.jit(jax.grad(loss_fn), out_shardings=everywhere)
         for batch in data:
             params = optimizer([grad_fn(optimizer.parameters[0], batch)])
@@ -94,7 +97,7 @@ def whole(tree: Any) -> list[np.ndarray]:
     """Return the leaves of a tree, gathered from all processes where need be."""
     return [
         np.asarray(x)
-        if x.is_fully_addressable
+        if not isinstance(x, jax.Array) or x.is_fully_addressable
         else multihost_utils.process_allgather(x, tiled=True)
         for x in jax.tree.leaves(tree)
     ]
