@@ -56,7 +56,7 @@ def save(
 def load(
     state_dict: Mapping[str, Any], layout: Layout, defaults: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[_moments.ParamState]]:
-    """Return the groups and the states of all parameters, as a state dict has them.
+    """Return the groups and the states of all parameters from a state dict.
 
     `defaults` are the hyperparameters to use where it has none. A `ValueError` lists
     everything that is missing, surplus, or of another shape or kind.
@@ -203,7 +203,7 @@ def _numbers(entry, moment, name, dtype, problems):
     wanted = [x for x in _VALID if x != "bound" or codec_for(dtype).bounded]
     if not set(wanted) <= set(entry):
         return {}
-    leaves = len(jax.tree.leaves(moment))  # two of a complex parameter
+    leaves = len(jax.tree.leaves(moment))  # two for a complex parameter
     numbers = {}
     for key in wanted:
         try:
