@@ -107,7 +107,7 @@ def scale_by_infinity_norm(
 
         # m_t = β1 m_{t-1} + (1 - β1) g_t
         def first_moment(g, m):
-            decay = scalar(b1, m.dtype)  # first, or 1 - β1 would be narrow
+            decay = scalar(b1, m.dtype)  # before 1 - β1, so that it is not narrow
             return decayed_mean(m, jnp.asarray(g, m.dtype), decay)
 
         # u_t = max(β2 u_{t-1}, |g_t| + ε)
