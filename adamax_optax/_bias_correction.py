@@ -12,7 +12,7 @@ from adamax_optax._checks import check_decay_rate, check_inexact
 from adamax_optax._dtypes import compute_dtype, real_dtype, scalar
 from adamax_optax._sharding import replicated_beside
 
-LARGEST_COUNT = 2**31 - 1  # at which a step count stays
+LARGEST_COUNT = 2**31 - 1  # step counts stop here
 
 
 class ScaleByBiasCorrectionState(NamedTuple):
@@ -69,7 +69,7 @@ def scale_by_bias_correction(
     def update_fn(updates, state, params=None):
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
-        # The mean rounds an array b1 to the real dtype of its leaf, and so does this.
+        # Round an array b1 to the real dtype of the leaf, as the mean does.
         weight = functools.cache(lambda dtype: _weight(scalar(b1, dtype), count))
 
         def correct(path, x):
@@ -88,8 +88,8 @@ def scale_by_bias_correction(
 def _weight(b1, count):
     """Return 1 - b1^t.
 
-    It is -expm1(t ln b1): expm1 avoids cancellation when b1 is near 1. A Python number
-    has its logarithm taken in 64 bits.
+    It is -expm1(t ln b1): expm1 avoids cancellation when b1 is near 1. The logarithm
+    of a Python number is taken in 64 bits.
     """
     dtype = jnp.result_type(float)
     t = count.astype(dtype)
@@ -105,8 +105,8 @@ def _traced_weight(b1, t):
 
 @_traced_weight.defjvp
 def _(primals, tangents):
-    # Not the derivative of expm1, which has no digits where b1^t is small, and is NaN
-    # at b1 = 0.
+    # Not the derivative of expm1, which loses all digits where b1^t is small, and is
+    # NaN at b1 = 0.
     b1, t = primals
     return _traced_weight(b1, t), -t * _power(b1, t - 1) * tangents[0]
 

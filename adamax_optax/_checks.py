@@ -48,7 +48,7 @@ def check_range(
     )
     if not real and not (schedule and not given_array and callable(value)):
         raise ValueError(
-            f"{name} must be a real number, or an array of one"
+            f"{name} must be a real number, or a scalar array"
             f"{', or a schedule' if schedule else ''}, got {value!r} of type "
             f"{type(value).__name__}."
         )

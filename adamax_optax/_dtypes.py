@@ -35,8 +35,8 @@ def scalar(value: Any, dtype: Any) -> Any:
 def decayed_mean(m: jax.Array, g: jax.Array, b1: Any) -> jax.Array:
     """Return β1 m + (1 - β1) g, with weights that add up to 1.
 
-    float32 rounds β1 and not, to the same extent, 1 - β1. At β1 = 0.99999 the weights
-    of the equation as it is written would add up to 0.9986 in the long run.
+    float32 rounds β1 and 1 - β1 differently. At β1 = 0.99999 the weights of the
+    equation as it is written would add up to 0.9986 in the long run.
 
     Args:
       m: The mean so far.

@@ -18,8 +18,8 @@ _MIXING = {
 def mixing_operation(jaxpr: Jaxpr, marked: Sequence[bool]) -> str | None:
     """Return the name of an operation that mixes elements, or `None`.
 
-    An operation on single elements gives arrays of its operands' shape. So this follows
-    arrays through the function, to the first operation that gives them another.
+    An elementwise operation returns arrays of its operands' shape. So this follows
+    arrays through the function, to the first operation that changes their shape.
 
     Args:
       jaxpr: The traced function.

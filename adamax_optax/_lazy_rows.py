@@ -18,11 +18,11 @@ def lazy_rows(
 ) -> optax.GradientTransformationExtraArgs:
     """Step only the rows of each parameter that have a gradient.
 
-    A row is an entry of the leading axis, such as a word of an embedding. Where its
-    gradient is 0 throughout, its parameters, and what the state holds of them, stay
-    exactly as they are: nothing decays, and no old momentum moves it. Step counts and
-    schedules count all steps. This is what ``tf.IndexedSlices`` do to
-    ``tf_keras.optimizers.legacy.Adamax``, whose rule `inner` is here:
+    A row is an entry of the leading axis, such as a word of an embedding. If its
+    whole gradient is 0, its parameters and their state stay exactly as they are:
+    nothing decays, and no old momentum moves them. Step counts and
+    schedules count all steps. This is how
+    ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``; with its rule:
 
     .. code-block:: python
 
@@ -121,7 +121,7 @@ def has_row_scales(moments: Any) -> bool:
 def with_row_scales(opt_state: optax.OptState) -> Any:
     """Return a state whose reduced moments have a scale and a bound for each row.
 
-    A row that waits keeps its codes, so their common factor must wait with it.
+    A row that does not step keeps its codes, so its scale must stay as well.
     """
 
     def spread(moments):

@@ -35,7 +35,7 @@ def variables_of(node: Any) -> list[tuple[tuple[Any, ...], Any]]:
 
 
 def parts(module: Any, other: Any) -> dict[int, Any]:
-    """Return what corresponds to each part of a module in a copy, by id of the part."""
+    """Return the counterpart of each part of a module in a copy, by id of the part."""
     nnx = sys.modules["flax.nnx"]
     copies = dict(nnx.iter_graph(other))
     return {

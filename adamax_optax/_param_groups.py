@@ -41,7 +41,7 @@ def param_groups(
     Args:
       rules: Maps each pattern to a dict of arguments of `optimizer`, or to any
         transformation; the order matters. ``{}`` means `defaults` unchanged;
-        ``optax.set_to_zero()`` freezes, without state. A dict may also have
+        ``optax.set_to_zero()`` freezes, and needs no state. A dict may also have
         ``"learning_rate_scale"``, at least 0, which multiplies the learning rate, a
         number or a schedule. Patterns are regular expressions for `re.search`:
         ``"bias"`` matches anywhere in a name, ``"^head/"`` at its start, ``"/bias$"``

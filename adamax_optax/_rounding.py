@@ -33,8 +33,8 @@ def drop_at_random(bits: jax.Array, drop: int, random: jax.Array) -> jax.Array:
 
     Between two numbers whose last `drop` bits are 0, the bits of float32 are linear in
     its value. So adding uniform noise to the bits to be dropped, then dropping them,
-    gives a result whose mean is the value. NaN must be treated apart: the noise may
-    turn it into any number.
+    gives a result whose mean is the value. Handle NaN separately: the noise may turn it
+    into any number.
 
     Args:
       bits: int32.

@@ -132,7 +132,7 @@ def _mesh_of(params):
 
 
 def _stacked(params):
-    """Return a stack of arrays that are sharded alike; it is not cut between them."""
+    """Return a stack of arrays that are sharded alike; the new axis is not divided."""
     p = params[0]
     spec = PartitionSpec(None, *p.sharding.spec)
     kind = p.sharding.memory_kind

@@ -11,7 +11,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from adamax_optax._checks import check_fit, leaf_name, pairs
 from adamax_optax._elementwise import mixing_operation
-from adamax_optax._stacks import Layout, StackedLeaves, layout_of
+from adamax_optax._stacks import StackedLeaves, StackLayout, layout_of
 from adamax_optax.moments import ScaleByReducedInfinityNormState
 
 
@@ -26,7 +26,7 @@ def stack_small_leaves(
 
     Args:
       tx: A transformation that updates each element by itself, such as `adamax` or
-        `optax.adam`. Whatever looks at whole leaves or trees goes outside::
+        `optax.adam`. Put those that look at whole leaves or trees outside::
 
             optax.chain(optax.clip_by_global_norm(1.0), ao.stack_small_leaves(tx))
             optax.apply_if_finite(ao.stack_small_leaves(tx), 5)
@@ -72,7 +72,7 @@ def stack_small_leaves(
     tx = optax.with_extra_args_support(tx)
 
     def init_fn(params):
-        layout = Layout(params)
+        layout = StackLayout(params)
         if not layout.stacks:
             return tx.init(params)
         layout.check_places()
@@ -86,7 +86,7 @@ def stack_small_leaves(
 
     def update_fn(updates, state, params=None, **extra_args):
         like = updates if params is None else params
-        layout = Layout(like)
+        layout = StackLayout(like)
         if not layout.stacks:
             return tx.update(updates, state, params, **extra_args)
         _check_gradients(updates, like)

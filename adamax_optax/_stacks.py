@@ -42,7 +42,7 @@ def stacks_of(keys: Iterable[tuple[Any, ...] | None]) -> list[list[int]]:
 
 
 class InStack(NamedTuple):
-    """Stands in a tree for a leaf that is in a stack; holds nothing."""
+    """Placeholder in a tree for a leaf that is in a stack; holds nothing."""
 
 
 class StackedLeaves(NamedTuple):
@@ -58,7 +58,7 @@ class StackedLeaves(NamedTuple):
     rest: Any
 
 
-class Layout:
+class StackLayout:
     """The place of each leaf of a tree, in a stack or alone.
 
     It follows from the structure of the tree and from what JAX's types say of its
@@ -86,9 +86,9 @@ class Layout:
                 if _are_apart(first, leaf):
                     raise ValueError(
                         f"The parameters at {leaf_name(path)} and {leaf_name(other)} "
-                        "have one shape and would share an array, but not one "
-                        f"sharding: {first.sharding} and {leaf.sharding}. Place them "
-                        "alike, or step one without stacking, by optax.partition."
+                        "have one shape and would share an array, but differ in "
+                        f"sharding: {first.sharding} and {leaf.sharding}. Shard them "
+                        "alike, or step one without stacking, with optax.partition."
                     )
 
     def pack(self, tree: Any, join: Callable[[list[Any]], Any] = jnp.stack) -> Any:
@@ -115,7 +115,7 @@ class Layout:
         return self._treedef.unflatten(leaves)
 
 
-def layout_of(packed: StackedLeaves, params: Any) -> tuple[Layout, Any]:
+def layout_of(packed: StackedLeaves, params: Any) -> tuple[StackLayout, Any]:
     """Return the layout of a packed tree, and the parameters that it was made for.
 
     Args:
@@ -138,7 +138,7 @@ def layout_of(packed: StackedLeaves, params: Any) -> tuple[Layout, Any]:
         params = jax.tree.map(own, packed.rest, params, is_leaf=is_place)
     except ValueError as error:
         raise ValueError(f"{misfit}: {error}") from error
-    layout = Layout(params)
+    layout = StackLayout(params)
     expected = [len(numbers) for numbers in layout.stacks]
     found = [jax.tree.leaves(stack)[0].shape[0] for stack in packed.stacks]
     if found != expected:

@@ -67,8 +67,9 @@ def stochastic_rounding(
       float16 parameters, the sum of p and the update is p' exactly if
       ``|update| <= |p| / 2``. A larger update may not reach the neighbours of p +
       update by an addition in p's dtype. Then the sum is one of two numbers that can
-      be reached, at most two spacings apart or three next to a power of two, at p +
-      update or at the update, whichever is larger. Its mean is p + update.
+      be reached, at most two spacings apart (three next to a power of two); the spacing
+      is that at p + update or at the update, whichever is larger. The mean is p +
+      update.
 
       A sum or an update beyond the largest finite number is clipped to it, unless the
       sum is infinite in float32. An update of 0 leaves p unchanged, but -0.0 becomes

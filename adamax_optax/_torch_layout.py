@@ -40,7 +40,7 @@ def is_state_dict(x: Any) -> bool:
 def require_state_dict(x: Any) -> None:
     """Raise `ValueError` unless `x` is built like a state dict.
 
-    What is in the entries of its parameters is left to `read_entries`.
+    `read_entries` checks the entries of its parameters.
     """
     if not is_state_dict(x):
         raise ValueError(
@@ -75,8 +75,8 @@ def keys_and_names(group: Mapping[str, Any]) -> tuple[list[Any], list[str] | Non
     """Return the keys of the parameters in a saved group, and their names.
 
     Keys are numbers, and names exist if the optimizer was given `named_parameters`. In
-    PyTorch's distributed state dicts the keys are the names. Numbers, which a
-    `torch.nn.ParameterList` has for names, are none: the names are then `None`.
+    PyTorch's distributed state dicts the keys are the names. Names
+    that are only numbers, as in a `torch.nn.ParameterList`, are returned as `None`.
     """
     keys = list(map(number_of, group["params"]))
     names = list(map(_text, group.get("param_names") or ()))
@@ -144,7 +144,7 @@ def write_entry(entry: Entry, array: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def number_of(key: Any) -> Any:
-    """Return a parameter's key as a Python number, or as the name that it may be."""
+    """Return a parameter's key as a Python number, or as a string if it is a name."""
     # JSON makes numbers strings; mapping over a tree may make both arrays.
     key = _text(key)
     if isinstance(key, str):
@@ -195,7 +195,7 @@ def checked_names(names: Any, size: int, i: int, problems: list[str]) -> list[st
 
 
 def _numbers_of(keys: Iterable[Any], what: str, problems: list[str]) -> list[Any]:
-    """Return the keys in `what` as of `number_of`; add to `problems`."""
+    """Return `number_of` each key in `what`; add to `problems`."""
     numbers = []
     for key in keys:
         try:

@@ -112,7 +112,7 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
     if not callable(schedule):
         raise TypeError(
             "schedule must be a function of the count, such as step_lr(0.1, 30) or an "
-            f"Optax schedule, got {schedule!r}"
+            f"Optax schedule, got {schedule!r}."
         )
     check_int("steps_per_epoch", steps_per_epoch, 1)
     steps_per_epoch = int(steps_per_epoch)
@@ -122,7 +122,7 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
         if not jnp.issubdtype(dtype, jnp.integer):
             raise TypeError(
                 "count must be an integer, the number of finished updates, got "
-                f"{count!r} of dtype {dtype}: cast it to int32"
+                f"{count!r} of dtype {dtype}: cast it to int32."
             )
         if jnp.iinfo(dtype).bits < 32:  # too few for the divisor
             count = jnp.asarray(count, jnp.int32)
@@ -292,7 +292,7 @@ def exponential_lr(base_lr: ArrayLike, gamma: ArrayLike) -> optax.Schedule:
 def polynomial_lr(
     base_lr: ArrayLike, total_iters: int = 5, power: ArrayLike = 1.0
 ) -> optax.Schedule:
-    """Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
+    """Decay the learning rate polynomially to 0 at epoch `total_iters`.
 
     At epoch t::
 
@@ -481,7 +481,7 @@ def one_cycle_lr(
 
     It counts steps, so do not wrap it with `per_epoch`. After the last step it stays at
     the minimum; the class raises. The phases of `optax.cosine_onecycle_schedule` and
-    `optax.linear_onecycle_schedule` end a step later, and their last has another end.
+    `optax.linear_onecycle_schedule` end a step later, and the last ends elsewhere.
 
     Args:
       max_lr: Highest learning rate, a number >= 0.

@@ -60,7 +60,7 @@ class Text(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One way of holding a model, and what became of it.
+    """One way of holding a model, and its results.
 
     Attributes:
       params: After the last step.
@@ -160,7 +160,7 @@ def train(
 
 
 def continued(model: Transformer, run: Run, text: Text, seed: int, length: int) -> str:
-    """Let a model write on from the first held-out characters."""
+    """Let a model continue the first held-out characters."""
 
     @jax.jit
     def write(params, window, key):
@@ -226,8 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train both, write a little, draw, and print the comparison last."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--steps", type=int, default=600, help="of each run, at least 20")
-    add("--seed", type=int, default=0, help="of the first parameters and the batches")
+    add("--steps", type=int, default=600, help="steps of each run, at least 20")
+    add("--seed", type=int, default=0, help="seed of the weights and the batches")
     add("--out", type=Path, default=Path("out/char_lm.png"), help="picture to write")
     args = parser.parse_args(argv)
     if args.steps < STRETCH:

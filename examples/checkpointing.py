@@ -1,10 +1,10 @@
-"""Train on handwritten digits with checkpoints: stop it at any moment, start it again.
+"""Train on handwritten digits with checkpoints: stop it at any moment and resume.
 
     python examples/checkpointing.py
     python examples/checkpointing.py --state-dtype uint16 --save-every 1
 
-Orbax writes parameters and optimizer state in the background while the training goes
-on. However the program ends, Ctrl-C or kill -9, the next start continues from the
+Orbax writes parameters and optimizer state in the background while training
+continues. However the program ends, Ctrl-C or kill -9, the next start resumes from the
 newest complete checkpoint, and the last step gives the same bits as an undisturbed run.
 """
 
@@ -78,7 +78,7 @@ def train(args: argparse.Namespace, manager: ocp.CheckpointManager) -> State:
     if first:
         # `state` says which shapes, dtypes and devices the arrays are to have.
         state = manager.restore(first, args=ocp.args.StandardRestore(state))
-    print(f"going on from step {first}" if first else "from the start", flush=True)
+    print(f"resuming from step {first}" if first else "from the start", flush=True)
     for step in range(first + 1, args.steps + 1):
         # A batch depends on the step alone: there is no other state to be saved.
         chosen = np.random.default_rng(step).choice(len(labels) - TEST, BATCH)
@@ -109,8 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lr", type=float, default=5e-3, help="learning rate")
     add("--steps", type=count, default=1000, help="steps of 32 images")
     add("--save-every", type=count, default=100, help="steps between checkpoints")
-    add("--state-dtype", choices=forms, help="of Adamax's state, in place of float32")
-    add("--directory", type=Path, default="out/checkpoints", help="of the checkpoints")
+    add("--state-dtype", choices=forms, help="dtype of the state; float32 if None")
+    add("--directory", type=Path, default="out/checkpoints", help="for checkpoints")
     return parser
 
 

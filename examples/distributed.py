@@ -36,8 +36,8 @@ from rich.table import Table
 
 import adamax_optax as ao
 
-# Sums over the parts of a batch round otherwise than the sum over all of it. In float32
-# training blows that up to 1e-5 and more, where a small fault could hide.
+# Sums over the parts of a batch round differently from the sum over all of it. In
+# float32 training amplifies that to 1e-5 and more, where a small fault could hide.
 DTYPE = np.float64
 TOLERANCE = 1e-8
 
@@ -67,7 +67,7 @@ def create_state(args: argparse.Namespace, mesh: Mesh) -> TrainState:
 def train(
     args: argparse.Namespace, data: Data, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Train on the devices of all processes; return what the run came to."""
+    """Train on the devices of all processes; return the results."""
     # The first device of each process, on one axis. In this mode of it XLA finds out by
     # itself what must be communicated.
     devices = np.array(jax.devices()).reshape(jax.process_count(), -1)[:, 0]
@@ -201,7 +201,7 @@ def free_port() -> int:
 
 
 def train_in_processes(args: argparse.Namespace, argv: Sequence[str]) -> Any:
-    """Run this script once more for each process, and return what they came to."""
+    """Run this script once more for each process, and return their results."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.npz"
         command = [
@@ -250,14 +250,14 @@ def build_parser() -> argparse.ArgumentParser:
     seed = checked(int, lambda n: 0 <= n < 2**32 - 1, "from 0 to 2**32 - 2")
     forms = ("none", "bfloat16", "float16", "uint16")
     add = parser.add_argument
-    add("--processes", type=several, default=2, help="how many")
+    add("--processes", type=several, default=2, help="number of processes")
     add("--epochs", type=count, default=5, help="passes over the training set")
-    add("--batch-size", type=count, default=64, help="images in one step, of them all")
+    add("--batch-size", type=count, default=64, help="images in a step, in all")
     add("--lr", type=positive, default=2e-3, help="learning rate")
-    add("--weight-decay", type=not_negative, default=1e-4, help="of coupled L2")
+    add("--weight-decay", type=not_negative, default=1e-4, help="coupled L2")
     add("--state-dtype", choices=forms, default="none", help="how to keep the moments")
     add("--zero", action="store_true", help="divide the state among the processes")
-    add("--seed", type=seed, default=0, help="of the split, the network and the order")
+    add("--seed", type=seed, default=0, help="of the split, weights and order")
     # For the processes that this one starts.
     for name, kind in [("--worker", int), ("--coordinator", str), ("--result", Path)]:
         add(name, type=kind, help=argparse.SUPPRESS)

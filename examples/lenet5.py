@@ -66,7 +66,7 @@ class Epoch(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The network after training, and how it came there.
+    """The network after training, and how it got there.
 
     Attributes:
       state: Its parameters and optimizer state.
@@ -244,8 +244,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lr", type=positive, default=2e-3, help="learning rate")
     add("--epochs", type=count, default=40, help="passes over the training set")
     add("--batch-size", type=count, default=32, help="images in one step")
-    add("--weight-decay", type=not_negative, default=1e-4, help="of coupled L2")
-    add("--seed", type=seed, default=0, help="of the split, the network and the order")
+    add("--weight-decay", type=not_negative, default=1e-4, help="coupled L2")
+    add("--seed", type=seed, default=0, help="of the split, weights and order")
     add("--out", type=picture, default="out/lenet5.png", help="picture to write")
     add("--quiet", action="store_true", help="print the last two lines only")
     return parser

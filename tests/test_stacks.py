@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import adamax_optax as ao
-from adamax_optax._stacks import LEAVES, SMALL, STACK, Layout
+from adamax_optax._stacks import LEAVES, SMALL, STACK, StackLayout
 
 
 def test_leaves_of_one_shape_and_dtype_are_stacked():
@@ -19,13 +19,13 @@ def test_leaves_of_one_shape_and_dtype_are_stacked():
         "g": 2.0,
     }
     # By number: a and c, d and g.
-    assert Layout(tree).stacks == [[0, 2], [3, 6]]
-    assert Layout([jnp.ones(2)] * (LEAVES + 1)).stacks == [list(range(LEAVES))]
+    assert StackLayout(tree).stacks == [[0, 2], [3, 6]]
+    assert StackLayout([jnp.ones(2)] * (LEAVES + 1)).stacks == [list(range(LEAVES))]
 
 
 def test_packing_is_undone():
     tree = {"a": [jnp.ones(2), jnp.zeros(2)], "b": jnp.ones(3), "c": None}
-    layout = Layout(tree)
+    layout = StackLayout(tree)
     packed = layout.pack(tree)
     np.testing.assert_array_equal(packed.stacks[0], [[1, 1], [0, 0]])
     assert packed.rest == {"a": [ao.InStack()] * 2, "b": tree["b"], "c": None}

@@ -16,7 +16,7 @@ class Matcher:
 
     Args:
       paths: The path of each parameter, through all groups.
-      owned: Returns the array or the variable that each is.
+      owned: Returns the array or variable of each parameter.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ def check(gradient: Any, param: Any, path: Path) -> None:
         raise inside_trace()
     if not is_array(gradient):
         raise ValueError(
-            f"The gradient of {label(path)} must be an array of JAX or NumPy, got "
+            f"The gradient of {label(path)} must be a JAX or NumPy array, got "
             f"{gradient!r}."
         )
     if not is_inexact(gradient):

@@ -23,7 +23,7 @@ def check(
 
     Args:
       group: A mapping with all hyperparameters; other keys are ignored.
-      dtype: The dtype in which they are used, by which a decay rate next to 1 is 1.
+      dtype: The dtype in which they are used, where a rate just below 1 may be 1.
       look: Whether to check the values of JAX arrays too, which waits for them.
     """
     names = ("lr", "betas", "eps", "weight_decay", "maximize")
@@ -47,7 +47,7 @@ def check(
                 f"{np.dtype(dtype).name}, in which it is used. The largest value below "
                 f"1 is {np.nextafter(dtype(1), dtype(0))}."
             )
-    # It is an array if a whole state dict was converted to arrays.
+    # `maximize` is an array if a whole state dict was converted to arrays.
     check_flag("maximize", _scalar(group["maximize"]))
     check_flag("lazy_rows", _scalar(group.get("lazy_rows", False)))
     if group.get("state_dtype") is not None:
@@ -113,7 +113,7 @@ def unpack(row: Any) -> dict[str, Any]:
 def fingerprint(groups: Sequence[Mapping[str, Any]]) -> list[Any] | None:
     """Return a list that is equal as long as no hyperparameter changes.
 
-    `None` if something is wrong with them.
+    `None` if one is missing or malformed.
     """
     values = []
     for group in groups:
@@ -133,12 +133,12 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, jax.Array):
         return _Same(value)
     value = _array(value)
-    # It may be changed in place.
+    # NumPy arrays may be changed in place.
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 class _Same:
-    """Equal only for the same object, whose values are not looked at."""
+    """Equal only for the same object; its values are not compared."""
 
     def __init__(self, value: Any) -> None:
         self._value = value

@@ -117,7 +117,7 @@ def arrange(
     The others are checked, and get the defaults of the hyperparameters that they lack.
 
     Raises:
-      ValueError: If a group is no dict with parameters, a hyperparameter is out of
+      ValueError: If a group is not a dict with parameters, a hyperparameter is out of
         range, or a parameter is in two groups.
     """
     known = (

@@ -33,7 +33,7 @@ class ParamState(NamedTuple):
     """The state of one parameter.
 
     Attributes:
-      moments: The functional state of its moments, as of a list of one array (for a
+      moments: The functional state of its moments, as for a list of one array (for a
         complex parameter: Optax's pair of arrays).
       count: Its number of steps, a Python int.
     """
@@ -44,7 +44,7 @@ class ParamState(NamedTuple):
 
 
 class Coding(NamedTuple):
-    """What reduced moments have beside their codes; in `Packed`, by parameter.
+    """The numbers beside the codes of reduced moments; in `Packed`, by parameter.
 
     Attributes:
       scale: Float32, shape (parameters, 1), or (parameters, 2) if any is complex. Not
@@ -129,8 +129,8 @@ def restored(
 ) -> ParamState:
     """Return a state with its decoded moments as codes again, bit for bit.
 
-    `numbers` is the `scale_bound_key` of the codes. If they did not stand for these
-    moments, such as after steps in PyTorch, return the state as it is.
+    `numbers` is the `scale_bound_key` of the codes. If they do not belong to
+    these moments, such as after steps in PyTorch, return the state as it is.
     """
     decoded: Any = state.moments
     treedef: Any
@@ -159,7 +159,7 @@ def restored(
         per_leaf("bound"),
         beside(numbers["key"], jnp.uint32, ()),
     )
-    # Tensors may have rounded m and u to bfloat16: by 0.2%.
+    # PyTorch may have rounded m and u to bfloat16, by up to 0.2%.
     again: Any = cast_state(moments, None)
     same = jax.tree.map(
         lambda a, b: jnp.allclose(a, b, rtol=0.005, atol=0.0, equal_nan=True),
@@ -201,7 +201,7 @@ def pack(
 ) -> Packed:
     """Return the states of all parameters in the form that a step takes.
 
-    Arrays that are not stacked are taken over, not copied.
+    Arrays that are not stacked are used as they are, not copied.
     """
     pieces = pieces_of(specs)
     common = place_beside(params)
@@ -282,7 +282,7 @@ def with_coding(moments: Any, coding: Coding) -> Any:
     """Return reduced moments of one parameter with the numbers of a row of `Coding`."""
     if has_row_scales(moments):
         return moments._replace(key=coding.key)
-    leaves = moments.scale.shape[0]  # two of a complex parameter
+    leaves = moments.scale.shape[0]  # two for a complex parameter
     bound = None if moments.bound is None else coding.bound[:leaves]
     return moments._replace(scale=coding.scale[:leaves], bound=bound, key=coding.key)
 

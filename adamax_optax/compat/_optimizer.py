@@ -45,7 +45,7 @@ _REBUILT = (
 
 
 def _outside_trace(method: Any) -> Any:
-    """Make arrays that are kept also where a caller is being traced."""
+    """Let a method make concrete arrays even while its caller is traced."""
 
     @wraps(method)
     def outside(*args: Any) -> Any:
@@ -79,7 +79,9 @@ class Adamax:
       donate: Whether a step overwrites the old parameters, as in PyTorch and
         MindSpore, instead of allocating new memory. This halves the peak memory of the
         parameters and is faster for large ones. Each step then deletes the arrays that
-        were parameters before it, including those first passed: keep copies.
+        were parameters before it, including those passed here: keep copies.
+      foreach, capturable, differentiable, fused: Accepted because PyTorch has them.
+        The first two are ignored; the others must be `False` or `None`.
 
     Attributes:
       defaults: The hyperparameters of groups that do not set their own.
@@ -113,7 +115,7 @@ class Adamax:
 
     # Set by `_install`, all together.
     _hyper: tuple[Any, Any]  # the hyperparameters of the last step, and their arrays
-    _kinds: list[tuple[Any, bool, bool]]  # those that are compiled into the step
+    _kinds: list[tuple[Any, bool, bool]]  # of each group, what the step is compiled for
     _layout: Layout
     _mask: tuple[Any, Any]  # which parameters step, as numbers and as an array
     _place: Any  # the sharding of arrays that are not a parameter's
@@ -166,7 +168,7 @@ class Adamax:
         Assigning to an entry takes effect on the next step, without recompilation
         (except for the first nonzero weight decay). `"params"` holds the current
         parameters. Setting `"state_dtype"` or `"lazy_rows"` converts the moments at the
-        next step. Groups may be removed from the list, and dicts put into it.
+        next step. Groups may be removed from the list, and dicts added to it.
         """
         self._publish()
         return self._groups
@@ -253,8 +255,8 @@ class Adamax:
           ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …},
           "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``. Parameters are
           numbered in order through all groups; one that has never taken a step has no
-          entry under `"state"`. `"param_names"` of a group has their names in it, such
-          as ``"conv1.kernel"``, unless these are numbers. Moments of a reduced
+          entry under `"state"`. `"param_names"` of a group lists their names, such as
+          ``"conv1.kernel"``, unless these are numbers. Moments of a reduced
           `state_dtype` are decoded; the numbers `"scale"`, `"bound"` (uint16 only) and
           `"key"` beside them restore the codes bit for bit; with `"lazy_rows"`, the
           first two are arrays of one for each row. The dict is a deep copy with JAX
@@ -390,7 +392,7 @@ class Adamax:
     def _states_for(self, layout: Layout) -> list[_moments.ParamState | None]:
         """Return the state of each parameter of a layout; `None` if it is new.
 
-        As in PyTorch, a parameter keeps its state in whatever group it is.
+        As in PyTorch, a parameter keeps its state in whichever group it is.
         """
         old, states = self._layout, self._states()
         by_owner: dict[int, Any] = dict(zip(map(id, old.owned()), states, strict=True))
@@ -410,7 +412,7 @@ class Adamax:
     def _install(
         self, layout: Layout, states: Sequence[_moments.ParamState | None]
     ) -> None:
-        """Go over to a layout; the state of a new parameter is `None`."""
+        """Switch to a layout; the state of a new parameter is `None`."""
         vars(self).update(self._installed(layout, states, layout.groups))
 
     @_outside_trace
@@ -453,7 +455,7 @@ class Adamax:
         return self._hyper[1]
 
     def _convert(self) -> None:
-        """Bring the moments into the `state_dtype` that the groups have now."""
+        """Convert the moments to the `state_dtype` that the groups have now."""
         if list(map(_hyperparameters.kind, self._layout.groups)) != self._kinds:
             self._install(self._layout, self._states())
 
@@ -514,7 +516,7 @@ class Adamax:
         layout, specs = self._layout, self._program.specs
 
         def prepare() -> None:
-            """Check what is as it was in each step that is compiled."""
+            """Check the arrays; in a compiled step, JAX itself compares types."""
             for path, shape, param, gradient in zip(
                 layout.paths, layout.shapes, params, gradients, strict=True
             ):
@@ -541,7 +543,7 @@ class Adamax:
     ) -> list[Any]:
         """Return a gradient for each parameter, also for those that do not step.
 
-        All are in the dtype of the arithmetic, so that one program does for any subset.
+        All are in the dtype of the arithmetic, so that one program serves any subset.
         """
         given = dict(zip(numbers, leaves, strict=True))
         gradients = []

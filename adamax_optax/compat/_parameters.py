@@ -194,7 +194,7 @@ def label(path: Path) -> str:
 
 
 def name(path: Path) -> str:
-    """Return a parameter's name, as `interop.leaf_names` of its group has it."""
+    """Return a parameter's name, as `interop.leaf_names` gives it for its group."""
     return ".".join(part.strip(".[]'\"") for part in path)
 
 
@@ -227,7 +227,7 @@ def _checked_shapes(paths, arrays):
             )
         if not is_array(array) or not is_inexact(array):
             raise ValueError(
-                "Parameters must be floating or complex arrays of JAX or NumPy, in a "
+                "Parameters must be floating or complex JAX or NumPy arrays, in a "
                 f"list, a dict or another tree, but {label(path)} is {array!r}."
             )
         shapes.append(array.shape)

@@ -58,7 +58,7 @@ def save(
 def load(
     state_dict: Mapping[str, Any], layout: Layout, defaults: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[_moments.ParamState]]:
-    """Return the groups and the states of all parameters, as a state dict has them.
+    """Return the groups and the states of all parameters from a state dict.
 
     `defaults` are the hyperparameters to use where it has none. A `ValueError` lists
     everything that is missing, surplus, or of another shape or kind.
@@ -206,7 +206,7 @@ def _numbers(entry, moment, name, dtype, problems):
     wanted = [x for x in _VALID if x != "bound" or codec_for(dtype).bounded]
     if not set(wanted) <= set(entry):
         return {}
-    leaves = jax.tree.leaves(moment)  # two of a complex parameter
+    leaves = jax.tree.leaves(moment)  # two for a complex parameter
     rows = math.prod(leaves[0].shape[:1])
     numbers = {}
     for key in wanted:

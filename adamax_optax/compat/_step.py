@@ -1,4 +1,4 @@
-"""One step of all parameters as one compiled program, which nothing can tear apart.
+"""One step of all parameters as one compiled program that is never half done.
 
 A step overwrites the moments. After the old arrays are deleted and before the new ones
 are stored, a signal handler or an exception would find neither. So a compiled step is
@@ -30,21 +30,21 @@ from adamax_optax.compat._plan import Spec, pieces_of
 _exhaust = collections.deque[Any](maxlen=0).extend
 # From Python 3.12 on, no garbage is collected, and so no Python code runs, inside C.
 _COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-# XLA uses vectors of 256 bits even where the CPU has 512. With those, the bits are the
-# same; reduced state takes three quarters of the time (docs/speed.md).
+# XLA uses vectors of 256 bits even where the CPU has 512. With 512, results are the
+# same bit for bit, and reduced state takes 3/4 of the time (docs/speed.md).
 _CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
 class Outdated(Exception):
-    """The arrays are not of the kind that a program is for."""
+    """The arrays do not fit the specs of a program."""
 
 
 class Overwritten:
     """An argument of a compiled step, whose arrays the step may overwrite.
 
     JAX flattens the arguments of a call once, in C++, to look for a compiled program.
-    Only if there is none does it go on in Python and flatten them again. The second
-    time, this gives copies of the arrays instead.
+    Only if there is none does it fall back to Python, which flattens them again. The
+    second time, `flatten` returns copies of the arrays instead.
 
     Args:
       arrays: A tuple of arrays and tuples.
@@ -77,7 +77,7 @@ class Overwritten:
         return self._copies
 
 
-# Inside the program, it is a tuple.
+# Inside the program, an `Overwritten` is a tuple.
 jax.tree_util.register_pytree_node(
     Overwritten, Overwritten.flatten, lambda _, arrays: arrays
 )
@@ -104,10 +104,10 @@ class Program:
     def renew(self) -> None:
         """Forget what is compiled.
 
-        JAX calls a program in Python for ever if its first call was interrupted.
+        After an interrupted first call, JAX would always call the program in Python.
         """
 
-        # A function of its own, since JAX keeps compiled code by function.
+        # A new function each time, since JAX caches compiled code by function.
         def step(overwritten, params, gradients, table, stepping):
             if isinstance(overwritten, Overwritten):  # jax.disable_jit
                 overwritten = overwritten.copies()
@@ -136,7 +136,7 @@ class Program:
 
         Args:
           arguments: The `Packed` states, as a tuple; all parameters; a gradient of
-            each; the hyperparameters of each group, as of `_hyperparameters.pack`; and
+            each; the hyperparameters of each group, from `_hyperparameters.pack`; and
             which parameters take a step (bool, shape (parameters,)), `None` if all do.
           prepare: Called before a step that is not compiled yet.
           owners: The objects that get the results: the first a tuple of the new states
@@ -231,7 +231,7 @@ class Program:
 
 
 def at_once(calls: Iterable[Callable[[], Any]]) -> None:
-    """Make calls of functions in C, within one call of a function in C."""
+    """Call functions written in C, all within one call of a C function."""
     _consume(map(operator.call, calls))
 
 
@@ -282,10 +282,10 @@ def _step_piece(
 
 
 class _Row(NamedTuple):
-    """What a step of one parameter takes beside its arrays.
+    """The inputs of a step of one parameter, beside its arrays.
 
     Attributes:
-      hyperparameters: Those of its group, as of `_hyperparameters.pack`.
+      hyperparameters: Those of its group, from `_hyperparameters.pack`.
       counts: Its number of steps.
       coding: Its `Coding`, or `None`.
       stepping: Whether it takes a step; `None` if all do.

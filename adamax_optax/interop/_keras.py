@@ -23,7 +23,7 @@ from adamax_optax.interop._transfer import (
 
 _WORDS = Words("iteration", "{}_momentum", "{}_norm")
 
-# Names in Keras 2, and what Keras 3 calls them. The optimizer's own name comes first,
+# Names in Keras 2, and their equivalents in 3. The optimizer's own name comes first,
 # unless `build` was called outside `apply_gradients`.
 _KERAS_2 = {
     r"iteration:0": "iteration",
@@ -60,16 +60,16 @@ def from_keras(
     have Flax's layout, on every backend.
 
     Args:
-      variables: Keras's ``optimizer.variables``, with ``()`` for the legacy class, or a
+      variables: Keras's ``optimizer.variables`` (a method in the legacy class), or a
         mapping from their names to arrays:
         ``{v.name: v.numpy() for v in optimizer.variables}``.
       opt_state: The state to fill; see `from_torch`.
       order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
         none: a mapping from Keras's numbers or names, or a sequence in Keras's order.
         Numbers and order are those of ``model.trainable_variables``; names are Keras
-        2's, ``conv/kernel``, or those of Keras 3's optimizer, which has ``_`` for the
-        ``/`` in a path. By default parameters are matched by name, or by number if the
-        leaves are those of a list such as
+        2's, ``conv/kernel``, or those of Keras 3's optimizer, which writes ``_`` for
+        the ``/`` in a path. By default parameters are matched by name, or by number if
+        the leaves are those of a list such as
         ``[v.value for v in model.trainable_variables]``.
       convert: A function from a leaf's name and Keras's array to an array in the leaf's
         layout.

@@ -34,8 +34,8 @@ def from_optax(
 
     Args:
       optax_state: The state of Optax's optimizer. Make sure that it is an Adamax:
-        Optax's Adam has the same `optax.ScaleByAdamState`, where `nu` is something
-        else.
+        Optax's Adam has the same `optax.ScaleByAdamState`, where `nu` is a mean
+        of squares.
       opt_state: The state to fill, such as ``tx.init(params)``; of any `state_dtype`.
 
     Returns:

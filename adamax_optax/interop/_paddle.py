@@ -36,8 +36,8 @@ def from_paddle(
 ) -> Any:
     """Put the state dict of `paddle.optimizer.Adamax` into a state of this package.
 
-    PaddlePaddle has its epsilon in a place of its own: docs/rules.md gives the chain
-    that takes its steps. Its state dict is not aware of the names in the network:
+    PaddlePaddle adds its epsilon in a place of its own: docs/rules.md gives the chain
+    that takes the same steps. Its state dict does not have the network's names:
 
     .. code-block:: python
 
@@ -68,10 +68,10 @@ def from_paddle(
         those of a list.
       convert: A function from a leaf's name and PaddlePaddle's array to an array in the
         leaf's layout.
-      b1: The optimizer's beta1. PaddlePaddle saves no step count but b1^(t + 1) in
-        float32, from which t follows; after 828 steps at 0.9 that is 0, and t stays.
-        The bias correction is 1 from far fewer steps on, but a schedule would lag: set
-        its count by `optax.tree_utils.tree_set`.
+      b1: The optimizer's beta1. PaddlePaddle does not save the step count t but
+        b1^(t + 1) in float32, from which t is computed. At 0.9 it underflows after 828
+        steps, and t stops there. The bias correction is 1 long before, but a schedule
+        would lag: set its count with `optax.tree_utils.tree_set`.
 
     Returns:
       The filled state; see `from_torch`.
@@ -172,7 +172,7 @@ def to_paddle(
 
 
 def _steps(power, b1):
-    """Return t, given β1^(t + 1) in float32; raise `ValueError` if it is no power."""
+    """Return t, given β1^(t + 1) in float32; raise `ValueError` if it is none."""
     valid = power.size == 1 and 0 <= power.item() <= np.float32(b1)
     if valid and b1 == 0:
         return 0

@@ -22,7 +22,7 @@ _PYTORCH_ONLY = frozenset(
 
 
 class HasParamGroups(Protocol):
-    """All that a scheduler reads and writes of an optimizer."""
+    """The part of an optimizer that a scheduler reads and writes."""
 
     @property
     def param_groups(self) -> list[Group]: ...
@@ -136,7 +136,7 @@ def copied(value: Any, *, plain: bool = False) -> Any:
 
 
 def loaded(name: str, value: Any, current: Any) -> Any:
-    """Return a saved value as the scheduler keeps it, whatever it was saved through.
+    """Return a saved value in the scheduler's types, whatever format it was saved in.
 
     Args:
       name: The entry's name, for the message.
@@ -222,7 +222,7 @@ class LRScheduler:
         epoch. (`StepLR`, `MultiStepLR` and `ConstantLR` still make a change that falls
         on this epoch, like PyTorch's.) `load_state_dict` is safer.
       verbose: As in PyTorch up to 2.6: whether to print every learning rate that is
-        set. ``"deprecated"`` is ``False``.
+        set. ``"deprecated"`` means ``False``.
 
     Raises:
       TypeError: If `optimizer` has no ``param_groups``.
@@ -318,8 +318,8 @@ class LRScheduler:
         are also here, under ``"_group_lrs"``.
 
         Returns:
-          A dict of plain numbers, strings, lists and dicts (with a subclass: and of
-          whatever attributes it has), which JSON and MessagePack keep exactly.
+          A dict of plain numbers, strings, lists and dicts, which JSON and MessagePack
+          keep exactly, and of any attributes that a subclass adds.
         """
         return {**copied(self._attributes()), **self._written()}
 
@@ -327,13 +327,13 @@ class LRScheduler:
         """Restore the attributes from `state_dict`.
 
         The optimizer is not changed, except where the constructor has just changed it:
-        a learning rate that nobody set since is restored too. So an optimizer may be
-        loaded before its scheduler is made or after.
+        a learning rate that has not been set since is restored too. So an optimizer may
+        be loaded before or after its scheduler is made.
 
         Args:
           state_dict: A dict from `state_dict`, of this class or of PyTorch's. Its
-            numbers may have become arrays, and its lists Flax's dicts. Groups that it
-            does not know, added after the last step, join at the next.
+            numbers may have become arrays, and its lists Flax's dicts. Groups that
+            were added after its last step join at the next.
 
         Raises:
           ValueError: If an entry is missing or of the wrong kind, or the state has more
@@ -367,7 +367,7 @@ class LRScheduler:
         return [self]
 
     def _written(self) -> dict[str, list[float]]:
-        """Return what the groups have of what the scheduler writes to them."""
+        """Return the current values of the entries that the scheduler writes."""
         return {"_group_lrs": group_lrs(self.optimizer)}
 
     def _mend(self, written: dict[str, list[float]]) -> None:

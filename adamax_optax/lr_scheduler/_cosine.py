@@ -105,11 +105,11 @@ class CosineAnnealingWarmRestarts(LRScheduler):
       >>> print(*(f"{lr:.6g}" for lr in lrs))
       0.1 0.0933013 0.075 0.05 0.025 0.00669873
 
-    Differences: MindSpore's text requires ``T_mult > 1``; its code, its default and
-    PyTorch accept 1, and so does this class. With ``T_mult > 1``, `step(epoch)` beyond
-    `T_0` raises in MindSpore and misses some restarts in PyTorch (it solves for them
-    with a logarithm; rounding loses the fifth for ``T_mult=3``). Both libraries resume
-    in the wrong cycle at a `last_epoch` after the second restart.
+    Differences: MindSpore's documentation requires ``T_mult > 1``; its code, its
+    default and PyTorch accept 1, and so does this class. With ``T_mult > 1``,
+    `step(epoch)` beyond `T_0` raises in MindSpore and misses some restarts in PyTorch
+    (it solves for them with a logarithm; rounding loses the fifth for ``T_mult=3``).
+    Both libraries resume in the wrong cycle at a `last_epoch` after the second restart.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class CyclesMomentum(LRScheduler):
     def _start_momentums(
         self, base_momentum: Any, max_momentum: Any, last_epoch: Any
     ) -> tuple[list[float], list[float]]:
-        """Return the bounds of each group, and write them to new groups as PyTorch."""
+        """Return the bounds of each group, and write them to new groups."""
         groups = self.optimizer.param_groups
         lows, highs = (
             [_momentum(name, value) for value in per_group(name, values, groups)]

@@ -86,8 +86,8 @@ class StepLR(DecayLR):
       >>> print(*(f"{lr:.3g}" for lr in lrs))
       0.05 0.05 0.005 0.005 0.0005 0.0005
 
-    Differences: MindSpore's text gives 0.5 as the default of `gamma`; its signature,
-    PyTorch and this class have 0.1. MindSpore refuses an int `gamma`.
+    Differences: MindSpore's documentation gives 0.5 as the default of `gamma`; its
+    signature, PyTorch and this class have 0.1. MindSpore refuses an int `gamma`.
     """
 
     def __init__(
@@ -251,9 +251,9 @@ class ConstantLR(FactorLR):
       0.025 0.025 0.025 0.025 0.05 0.05
 
     Differences: With ``total_iters=0`` the factor never applies; in both libraries it
-    always does, although MindSpore's text restores the learning rate when `last_epoch`
-    reaches `total_iters`. With ``factor=0`` the learning rate returns to ``base_lrs``;
-    both libraries divide by 0.
+    always does, although MindSpore documents that the learning rate is restored when
+    `last_epoch` reaches `total_iters`. With ``factor=0`` the learning rate returns to
+    ``base_lrs``; both libraries divide by 0.
     """
 
     def __init__(
@@ -329,7 +329,7 @@ class LinearLR(FactorLR):
 
 
 class PolynomialLR(FactorLR):
-    """Decay the learning rate to 0 at epoch `total_iters`, as a power of the rest.
+    """Decay the learning rate polynomially to 0 at epoch `total_iters`.
 
     At epoch t::
 

@@ -56,7 +56,8 @@ class OneCycleLR(CyclesMomentum):
     Raises:
       TypeError: If a number has the wrong type.
       ValueError: If an argument is out of range, a list does not have one entry per
-        group, or the number of steps is not given; at a step after the last.
+        group, or the number of steps is not given; in `step`, at more than
+        `total_steps` calls.
       KeyError: If `last_epoch` is not -1 and a group lacks an entry.
 
     Example:
@@ -71,9 +72,10 @@ class OneCycleLR(CyclesMomentum):
       0.004 0.052 0.1 0.09505 0.08117
 
     Differences: MindSpore does not have this class. PyTorch allows one step after the
-    last; its line then leaves the range, in general for a negative learning rate, and
-    here it stays at the end. A phase without length, on which PyTorch divides by 0, is
-    at its end. A group added later gets its entries from the others, if these agree.
+    last, at which its linear strategy leaves the range, usually for a negative learning
+    rate; here the curve stays at its end. A phase of length 0, where PyTorch divides by
+    0, has its end value. A group added later gets its entries from the others, if these
+    agree.
     """
 
     def __init__(

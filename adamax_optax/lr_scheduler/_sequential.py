@@ -190,7 +190,7 @@ class ChainedScheduler(_CompositeLR):
 
     Raises:
       TypeError: If an entry is not an `LRScheduler`.
-      ValueError: If there is none, or if one has another optimizer or is a
+      ValueError: If the list is empty, or if a scheduler has another optimizer or is a
         `ReduceLROnPlateau`.
 
     Example:

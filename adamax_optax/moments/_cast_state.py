@@ -61,12 +61,12 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
         `adamax_optax.adamax`.
 
     Returns:
-      The state with its moments converted and the rest unchanged. Moments that have
-      this `state_dtype` already stay as they are, bit for bit, and `None` decodes the
-      others to float32 without error. Otherwise each value is clipped to the range of
-      the new form and rounded once. Within the range, the error is at most 1 part in
-      128 of m and 1 in 256 of u in bfloat16, 1 in 500 of both in float16 (of m if it
-      is at least 4e-9 in size), and 12% of u in uint16. m is rounded at random, without
+      The state with its moments converted and the rest unchanged. Moments that
+      already have this `state_dtype` stay as they are, bit for bit, and `None` decodes
+      the others to float32 without error. Otherwise each value is clipped to the range
+      of the new form and rounded once. Within the range, the error is at most 1 part in
+      128 of m and 1 in 256 of u in bfloat16, 1 in 500 of both in float16 (for |m|
+      of at least 4e-9), and 12% of u in uint16. m is rounded at random, without
       bias; in uint16 that holds for |m| / u of at most 1024.
 
     Raises:

@@ -71,8 +71,8 @@ def scale_by_infinity_norm(
 
     Raises:
       ValueError: If a hyperparameter is out of range, `state_dtype` is none of these,
-        a parameter is neither floating nor complex (nor may it be complex with a
-        `state_dtype`), or the gradients do not fit the parameters.
+        a parameter is neither floating nor complex, or is complex and has a
+        `state_dtype`, or the gradients do not fit the parameters.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -107,7 +107,7 @@ def scale_by_infinity_norm(
 
         # m_t = β1 m_{t-1} + (1 - β1) g_t
         def first_moment(g, m):
-            decay = scalar(b1, m.dtype)  # before 1 - β1, which would be narrow
+            decay = scalar(b1, m.dtype)  # before 1 - β1, so that it is not narrow
             return decayed_mean(m, jnp.asarray(g, m.dtype), decay)
 
         # u_t = max(β2 u_{t-1}, |g_t| + ε)

@@ -147,7 +147,7 @@ def check_state(state: Any, state_dtype: Any) -> None:
     empty = found is None and hasattr(state, "codes")
     if found != state_dtype and not empty:
         raise ValueError(
-            f"The state has state_dtype={found}, this optimizer "
+            f"The state has state_dtype={found}, but this optimizer has "
             f"state_dtype={state_dtype}. Build the optimizer with the state_dtype of "
             "the state, or convert the state with interop.cast_state."
         )

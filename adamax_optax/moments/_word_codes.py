@@ -32,7 +32,7 @@ Codes = tuple[jax.Array]
 
 _NORM_LOW = (BIAS - 28) << MANTISSA  # bits of 2^-28
 _NORM_DROP = MANTISSA - 2
-_NORM_HALF = 0.53  # of a step; rounds to the nearest ratio, nearly
+_NORM_HALF = 0.53  # of a step; rounds almost to the nearest ratio
 _NORM_MAX = 254
 _NORM_NAN = 255  # keeps a NaN gradient visible
 _QUARTER = 8  # steps of the norm's code in a factor of 4

@@ -3,8 +3,8 @@
     python examples/ports/flow_jax.py
 
 `LambdaLR` with a function, stepped at the beginning of every epoch, the first included;
-optimizer, with its parameters, and scheduler are pickled as they are, and go on from
-there.
+optimizer, with its parameters, and scheduler are pickled as they are, and training
+resumes from them.
 """
 
 import os

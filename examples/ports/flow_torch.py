@@ -3,7 +3,7 @@
     python examples/ports/flow_torch.py
 
 `LambdaLR` with a function, stepped at the beginning of every epoch, the first included;
-network, optimizer and scheduler are pickled as they are, and go on from there.
+network, optimizer and scheduler are pickled as they are, to resume from.
 """
 
 import os

@@ -29,7 +29,7 @@ def digits(
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield batches of 32 images, (32, 64) in [0, 1], and noise for the latents.
 
-    In every tenth batch, the images are too bright by far.
+    In every tenth batch, the images are far too bright.
     """
     images = load_digits(return_X_y=True)[0] / 16
     for batch in range(batches):

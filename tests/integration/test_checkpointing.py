@@ -167,7 +167,7 @@ def test_killed_run_ends_with_the_bits_of_an_undisturbed_one(
         start(processes, undisturbed, steps=steps, save_every=steps) as (_, theirs),
     ):
         outputs = [output.read().splitlines() for output in (ours, theirs)]
-    assert outputs[0][0] == f"going on from step {steps - 5}"
+    assert outputs[0][0] == f"resuming from step {steps - 5}"
     assert outputs[1][0] == "from the start"
     assert outputs[0][-2:] == outputs[1][-2:]  # the last loss and the accuracy
     assert not half_written(killed)
@@ -189,7 +189,7 @@ def test_goes_on_where_it_stopped(example, tmp_path):
     assert first[0] == "from the start"
     assert [int(line.split()[1]) for line in first[1:-1]] == [1, 5, 10, 12]
     second = run(example, tmp_path / "a", "--steps", "300", "--save-every", "90")
-    assert second[0] == "going on from step 12"
+    assert second[0] == "resuming from step 12"
     straight = run(example, tmp_path / "b", "--steps", "300", "--save-every", "300")
     assert straight[-2:] == second[-2:]  # the loss and the accuracy
     assert float(straight[-1].removeprefix("test accuracy ")) > 0.85
@@ -199,7 +199,7 @@ def test_goes_on_where_it_stopped(example, tmp_path):
     )
     # Nothing is left to do.
     third = run(example, tmp_path / "a", "--steps", "300")
-    assert third == ["going on from step 300", straight[-1]]
+    assert third == ["resuming from step 300", straight[-1]]
 
 
 @pytest.mark.parametrize(

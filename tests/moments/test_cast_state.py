@@ -244,7 +244,7 @@ def test_state_of_another_form_is_refused_by_name(old, new):
     if old == new:
         tx.update(PARAMS, state)
         return
-    message = f"state_dtype={old}, this optimizer state_dtype={new}.*cast_state"
+    message = f"state_dtype={old}, but this optimizer has state_dtype={new}.*cast_state"
     with pytest.raises(ValueError, match=message):
         tx.update(PARAMS, state)
 

@@ -5,7 +5,7 @@ of its own, and the tests read what it wrote::
 
     python3.11 -m venv .venv-mxnet
     .venv-mxnet/bin/pip install mxnet==1.9.1 numpy==1.23.5
-    .venv-mxnet/bin/python tests/mxnet/record.py
+    .venv-mxnet/bin/python -m tests.mxnet.record
 
 It writes into `tests/data/mxnet/`, or into the directory given as argument, what
 `tests/paddle/record.py` writes for PaddlePaddle, without the moments.
@@ -15,17 +15,12 @@ gradients here are other than 0. In version 1, `clip_gradient` comes after the d
 the unreleased version 2, before it.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import mxnet
 import numpy as np
 
-STEPS = 60
-SHAPES = ((5, 3), (3,))
-DATA = Path(__file__).resolve().parents[1] / "data" / "mxnet"
+from tests.recording import SHAPES, STEPS, record_all
 
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -67,20 +62,12 @@ def record(name: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Record all cases."""
-    parser = argparse.ArgumentParser(description="Record MXNet's Adamax.")
-    parser.add_argument("directory", type=Path, nargs="?", default=DATA)
-    directory = parser.parse_args().directory
-    directory.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {}
-    for name, settings in CASES.items():
-        arrays |= record(name, settings)
-    np.savez_compressed(directory / "runs.npz", **arrays)
     overview = {
         "mxnet": mxnet.__version__,
         "steps": STEPS,
         "cases": {name: {**DEFAULTS, **case} for name, case in CASES.items()},
     }
-    (directory / "cases.json").write_text(json.dumps(overview, indent=1) + "\n")
+    record_all("mxnet", CASES, record, overview)
 
 
 if __name__ == "__main__":

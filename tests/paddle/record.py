@@ -5,7 +5,7 @@ environment of its own, and the tests read what it wrote::
 
     python3.11 -m venv .venv-paddle
     .venv-paddle/bin/pip install paddlepaddle==3.3.0
-    .venv-paddle/bin/python tests/paddle/record.py
+    .venv-paddle/bin/python -m tests.paddle.record
 
 It writes into `tests/data/paddle/`, or into the directory given as argument:
 
@@ -27,17 +27,12 @@ What the documentation leaves open, as in the recorded numbers:
 - β1^t is kept in float32 by repeated multiplication.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-STEPS = 60
-SHAPES = ((5, 3), (3,))
-DATA = Path(__file__).resolve().parents[1] / "data" / "paddle"
+from tests.recording import SHAPES, STEPS, record_all
 
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -103,20 +98,12 @@ def record(name: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Record all cases."""
-    parser = argparse.ArgumentParser(description="Record PaddlePaddle's Adamax.")
-    parser.add_argument("directory", type=Path, nargs="?", default=DATA)
-    directory = parser.parse_args().directory
-    directory.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {}
-    for name, settings in CASES.items():
-        arrays |= record(name, settings)
-    np.savez_compressed(directory / "runs.npz", **arrays)
     overview = {
         "paddle": paddle.__version__,
         "steps": STEPS,
         "cases": {name: {**DEFAULTS, **case} for name, case in CASES.items()},
     }
-    (directory / "cases.json").write_text(json.dumps(overview, indent=1) + "\n")
+    record_all("paddle", CASES, record, overview)
 
 
 if __name__ == "__main__":

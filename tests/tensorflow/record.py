@@ -5,7 +5,7 @@ environment of its own, and the tests read what it wrote::
 
     python3.11 -m venv .venv-tensorflow
     .venv-tensorflow/bin/pip install tensorflow-cpu==2.21.0 tf_keras==2.21.0
-    .venv-tensorflow/bin/python tests/tensorflow/record.py
+    .venv-tensorflow/bin/python -m tests.tensorflow.record
 
 There are two optimizers. `tf_keras.optimizers.legacy.Adamax` is TensorFlow 2's own,
 with the kernel `tf.raw_ops.ResourceApplyAdaMax`; `tf_keras.optimizers.Adamax` replaced
@@ -27,12 +27,9 @@ Seeds are fixed and zip members carry no date, so that a second run on the same 
 machine writes the same bytes.
 """
 
-import argparse
 import inspect
-import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -40,9 +37,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-STEPS = 60
-SHAPES = ((5, 3), (3,))
-DATA = Path(__file__).resolve().parents[1] / "data" / "tensorflow"
+from tests.recording import SHAPES, STEPS, record_all
 
 
 @dataclass(frozen=True)
@@ -127,14 +122,6 @@ def record(name: str, case: Case) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Record all cases."""
-    parser = argparse.ArgumentParser(description="Record TensorFlow's Adamax.")
-    parser.add_argument("directory", type=Path, nargs="?", default=DATA)
-    directory = parser.parse_args().directory
-    directory.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {}
-    for name, case in CASES.items():
-        arrays |= record(name, case)
-    np.savez_compressed(directory / "runs.npz", **arrays)
     overview = {
         "tensorflow": tf.__version__,
         "tf_keras": tf_keras.__version__,
@@ -148,7 +135,7 @@ def main() -> None:
             for name, case in CASES.items()
         },
     }
-    (directory / "cases.json").write_text(json.dumps(overview, indent=1) + "\n")
+    record_all("tensorflow", CASES, record, overview)
 
 
 def _defaults(case: Case) -> dict[str, Any]:
