@@ -29,6 +29,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["notebooks/data"]
 templates_path = ["_templates"]
@@ -47,7 +48,7 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 # Shared with the tests that run the notebooks: most of the time is compilation.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / "out" / "jax_cache")
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 # The reference, from the docstrings. What `__all__` names is in it.
