@@ -1,4 +1,4 @@
-"""The examples of README and guides run, and the first page lists every notebook.
+"""The examples of README and guides run, and the lists of pages and names are complete.
 
 Each page runs in one namespace, each block of the README in its own. Blocks
 of `>>>` lines are doctests; any other block prints what its comments `# prints: …` say.
@@ -7,6 +7,7 @@ of `>>>` lines are doctests; any other block prints what its comments `# prints:
 
 import contextlib
 import functools
+import inspect
 import io
 import re
 import tomllib
@@ -124,6 +125,21 @@ def test_index_lists_every_notebook():
 def test_index_links_every_guide():
     guides = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert guides <= set(re.findall(r"\]\(([^)#]+)", INDEX))
+
+
+def test_the_reference_has_every_public_name_once():
+    modules = {name for name in ao.__all__ if inspect.ismodule(getattr(ao, name))}
+    public = [f"adamax_optax.{name}" for name in ao.__all__]
+    for module in modules - {"compat"}:  # its class is in the package itself
+        names = getattr(ao, module).__all__
+        public += [f"adamax_optax.{module}.{name}" for name in names]
+    pages = (ROOT / "docs" / "reference").glob("*.rst")
+    listed = re.findall(
+        r"^\.\. auto(?:module|class|function):: (adamax_optax\..+)$",
+        "\n".join(page.read_text() for page in pages),
+        re.M,
+    )
+    assert sorted(listed) == sorted(public)
 
 
 def test_supported_versions_are_those_of_pyproject_and_ci():
