@@ -71,4 +71,4 @@ $(VENV)/.installed-%: pyproject.toml
 
 clean:
 	rm -rf .venv .venv-accelerators .venv-lowest .venv-wheel build dist out .coverage .hypothesis \
-	  .mypy_cache .pytest_cache .ruff_cache docs/notebooks docs/reference/generated
+	  .mypy_cache .pytest_cache .ruff_cache docs/notebooks

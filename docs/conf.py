@@ -23,7 +23,6 @@ version = release = adamax_optax.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
@@ -32,7 +31,6 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["notebooks/data"]
-templates_path = ["_templates"]
 # Warn of missing links, names and pictures.
 nitpicky = True
 
@@ -51,9 +49,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / "out" / "jax_cache")
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
-# The reference, from the docstrings. What `__all__` names is in it.
-autosummary_ignore_module_all = False
-autosummary_imported_members = True
+# The reference, from the docstrings.
 # The prose has the types; a signature shows names and defaults.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
