@@ -1,4 +1,4 @@
-"""The examples of README and guides run, and the first page lists every notebook.
+"""The examples of README and guides run, and the lists of pages and names are complete.
 
 Each page runs in one namespace, each block of the README in its own. Blocks
 of `>>>` lines are doctests; any other block prints what its comments `# prints: …` say.
@@ -7,14 +7,17 @@ of `>>>` lines are doctests; any other block prints what its comments `# prints:
 
 import contextlib
 import functools
+import inspect
 import io
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import chex
 import jax.numpy as jnp
 import pytest
+import yaml
 from flax import nnx
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
@@ -26,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # test_orbax.py runs checkpointing.md, and looks at what it computes.
+INDEX = (ROOT / "docs" / "index.md").read_text()
 RUN_HERE = [page for page in PAGES if page.name != "checkpointing.md"]
 
 
@@ -107,8 +111,70 @@ def test_both_sides_of_the_readme_s_port_run():
 
 
 def test_index_lists_every_notebook():
-    index = (ROOT / "docs" / "index.md").read_text()
-    listed = re.findall(r"^notebooks/(\w+)$", index, re.M)
-    assert sorted(listed) == sorted(
-        p.stem for p in (ROOT / "notebooks").glob("*.ipynb")
+    names = sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
+    for pattern in (
+        r"^notebooks/(\w+)$",  # the table of contents
+        r"^:link: notebooks/(\w+)$",  # the gallery
+        r"^:img-top: thumbnails/(\w+)\.png$",
+    ):
+        assert sorted(re.findall(pattern, INDEX, re.M)) == names
+    thumbnails = (ROOT / "docs" / "thumbnails").glob("*.png")
+    assert sorted(path.stem for path in thumbnails) == names
+
+
+def test_index_links_every_guide():
+    guides = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert guides <= set(re.findall(r"\]\(([^)#]+)", INDEX))
+
+
+def test_the_reference_has_every_public_name_once():
+    modules = {name for name in ao.__all__ if inspect.ismodule(getattr(ao, name))}
+    public = [f"adamax_optax.{name}" for name in ao.__all__]
+    for module in modules - {"compat"}:  # its class is in the package itself
+        names = getattr(ao, module).__all__
+        public += [f"adamax_optax.{module}.{name}" for name in names]
+    pages = (ROOT / "docs" / "reference").glob("*.rst")
+    listed = re.findall(
+        r"^\.\. auto(?:module|class|function):: (adamax_optax\..+)$",
+        "\n".join(page.read_text() for page in pages),
+        re.M,
     )
+    assert sorted(listed) == sorted(public)
+
+
+def test_supported_versions_are_those_of_pyproject_and_ci():
+    rows = dict(re.findall(r"^\| (\w+)(?: \(optional\))? \| (\d.*?) \|", INDEX, re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["flax"],
+        f"Python{project['requires-python']}",
+    ]
+    lowest = dict(requirement.split(">=") for requirement in requirements)
+    assert {name: row.split()[0] for name, row in rows.items()} == {
+        name: version.removesuffix(".0") for name, version in lowest.items()
+    }
+
+    ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    tested = [
+        python
+        for job in ci["jobs"].values()
+        for python in job.get("strategy", {"matrix": {"python": []}})["matrix"][
+            "python"
+        ]
+    ]
+    assert rows["Python"] == f"{tested[0]} to {tested[-1]}"
+    classifiers = [f"Programming Language :: Python :: {python}" for python in tested]
+    assert set(classifiers) <= set(project["classifiers"])
+
+
+def test_read_the_docs_installs_what_make_docs_does():
+    config = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text())
+    installed = re.findall(
+        r"--group (\w+)", " ".join(config["build"]["jobs"]["install"])
+    )
+    (target,) = re.findall(
+        r"^docs: .*installed-(.*)$", (ROOT / "Makefile").read_text(), re.M
+    )
+    assert installed == target.split(",")
+    assert (ROOT / config["sphinx"]["configuration"]).is_file()
