@@ -135,8 +135,7 @@ class MultiStepLR(DecayLR):
       0.05 0.05 0.005 0.005 0.0005 0.0005
 
     Differences: MindSpore accepts only a list of milestones, and its ``step(epoch)``
-    fails (it looks for a ``step_size``). This class accepts any sequence, and its
-    ``step(epoch)`` is PyTorch's.
+    fails. This class accepts any sequence, and its ``step(epoch)`` is PyTorch's.
     """
 
     def __init__(
