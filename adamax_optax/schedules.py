@@ -561,8 +561,8 @@ def multiplicative_lr(
         lr(t) = base_lr * lr_lambda(1) * ... * lr_lambda(t)
 
     Each call computes the product again, in a loop of t iterations. For many epochs, or
-    for reverse-mode gradients through `lr_lambda`, use `lambda_lr` with the product in closed
-    form.
+    for reverse-mode gradients through `lr_lambda`, use `lambda_lr` with the product in
+    closed form.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
