@@ -309,6 +309,6 @@ def as_float(name: str, value: Any) -> float:
 
 
 def check_callable(name: str, value: Any) -> None:
-    """Raise unless `value` is callable."""
+    """Raise `TypeError` unless `value` is callable."""
     if not callable(value):
         raise TypeError(f"{name} must be a function of the epoch, got {value!r}.")

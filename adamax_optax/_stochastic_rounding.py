@@ -50,7 +50,7 @@ def stochastic_rounding(
         p' = p + update, rounded up or down at random
         update = p' - p
 
-    For bfloat16 and float16 parameters, updates come out in the parameters' dtype, so
+    For bfloat16 and float16 parameters, updates have the parameters' dtype, so
     parameters keep theirs whatever adds them: `optax.apply_updates`,
     `equinox.apply_updates` or ``p + update``.
 

@@ -561,8 +561,8 @@ def multiplicative_lr(
         lr(t) = base_lr * lr_lambda(1) * ... * lr_lambda(t)
 
     Each call computes the product again, in a loop of t iterations. For many epochs, or
-    for reverse-mode gradients through λ, use `lambda_lr` with the product in closed
-    form.
+    for reverse-mode gradients through `lr_lambda`, use `lambda_lr` with the product in
+    closed form.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -623,7 +623,7 @@ def sequential_lr(
 
     Differences: A `multiplicative_lr` starts from its own `base_lr`. The class
     `MultiplicativeLR` has no closed form to start from: it continues from the learning
-    rate at the milestone, times λ(0).
+    rate at the milestone, times ``lr_lambda(0)``.
     """
     _curves.check_sequence("schedules", schedules, milestones)
     for i, schedule in enumerate(schedules):

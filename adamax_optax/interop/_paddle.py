@@ -62,7 +62,7 @@ def from_paddle(
       opt_state: The state to fill; see `from_torch`.
       order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
         none: a mapping from PaddlePaddle's names, as above, or a sequence in the order
-        of the state dict. PaddlePaddle's ``weight`` may stand for Flax's names of it.
+        of the state dict. PaddlePaddle's ``weight`` also matches Flax's names for it.
         Parameters that took no step are not in the state dict: only a mapping can name
         them. By default parameters are matched by name, or by number if the leaves are
         those of a list.

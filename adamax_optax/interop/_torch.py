@@ -186,7 +186,7 @@ def _names_in(order, keys):
 
 
 def _options(group):
-    """Return a group of the class with only PyTorch's options, as plain numbers."""
+    """Return a group with plain numbers, without names and `state_dtype`."""
     ours = ("params", "param_names", "state_dtype")
     options = {k: v for k, v in group.items() if k not in ours}
     options = jax.tree.map(
