@@ -186,8 +186,8 @@ def _names_in(order, keys):
 
 
 def _options(group):
-    """Return a group with plain numbers, without names and `state_dtype`."""
-    ours = ("params", "param_names", "state_dtype")
+    """Return a group with plain numbers, without names and what only the class has."""
+    ours = ("params", "param_names", "state_dtype", "lazy_rows")
     options = {k: v for k, v in group.items() if k not in ours}
     options = jax.tree.map(
         lambda x: x.item() if np.size(x) == 1 and hasattr(x, "item") else x, options

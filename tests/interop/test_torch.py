@@ -343,7 +343,9 @@ def test_the_class():
         ours = optimizer(jax.tree.map(jnp.asarray, to_flax(arrays)))
     assert_close(ours, to_flax(side.steps(gradients[5:10])))
     # And back, with the hyperparameters of the class.
-    optimizer.param_groups[0].update(lr=jnp.float32(0.25), state_dtype=jnp.bfloat16)
+    optimizer.param_groups[0].update(
+        lr=jnp.float32(0.25), state_dtype=jnp.bfloat16, lazy_rows=True
+    )
     saved = optimizer.state_dict()
     order = dict(zip(SHAPES, SHAPES, strict=True))
     state_dict = to_torch(saved, order=order, convert=kernels_from_flax)
