@@ -311,4 +311,4 @@ def as_float(name: str, value: Any) -> float:
 def check_callable(name: str, value: Any) -> None:
     """Raise `TypeError` unless `value` is callable."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function of the epoch, got {value!r}.")
+        raise TypeError(f"{name} must be a function of one number, got {value!r}.")
