@@ -30,8 +30,8 @@ from adamax_optax.compat._plan import Spec, pieces_of
 _exhaust = collections.deque[Any](maxlen=0).extend
 # From Python 3.12 on, no garbage is collected, and so no Python code runs, inside C.
 _COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-# XLA uses vectors of 256 bits even where the CPU has 512. With 512, results are the
-# same bit for bit, and reduced state takes 3/4 of the time (docs/speed.md).
+# XLA uses vectors of 256 bits even where the CPU has 512. With 512, reduced state has the
+# same bits in less time (docs/speed.md). For float32 it would gain nothing.
 _CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
@@ -95,7 +95,8 @@ class Program:
     def __init__(self, specs: tuple[Spec, ...], donate: bool, on_cpu: bool) -> None:
         self.specs = specs
         self._donate = donate
-        self._options = _CPU_OPTIONS if on_cpu else None
+        self._reduced = any(spec.state_dtype is not None for spec in specs)
+        self._options = _CPU_OPTIONS if on_cpu and self._reduced else None
         self._trees = [k for k, spec in enumerate(specs) if spec.in_tree]
         self._in_place = [k for k, spec in enumerate(specs) if not spec.in_tree]
         self._pieces = pieces_of(specs)
@@ -180,8 +181,7 @@ class Program:
         beside = place_beside(self.specs)
         first = [self.specs[piece.numbers[0]] for piece in self._pieces]
         moments = tuple(map(_moments.shardings, first))
-        reduced = any(spec.state_dtype is not None for spec in self.specs)
-        coding = (beside,) * 3 if reduced else None
+        coding = (beside,) * 3 if self._reduced else None
         trees, in_place = (
             tuple(self.specs[k].sharding for k in numbers)
             for numbers in (self._trees, self._in_place)
