@@ -30,8 +30,8 @@ from adamax_optax.compat._plan import Spec, pieces_of
 _exhaust = collections.deque[Any](maxlen=0).extend
 # From Python 3.12 on, no garbage is collected, and so no Python code runs, inside C.
 _COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-# XLA uses vectors of 256 bits even where the CPU has 512. With 512, reduced state has the
-# same bits in less time (docs/speed.md). For float32 it would gain nothing.
+# XLA uses vectors of 256 bits even where the CPU has 512. With 512, reduced state has
+# the same bits in less time (docs/speed.md). For float32 it would gain nothing.
 _CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
