@@ -18,7 +18,7 @@ from adamax_optax._rounding import leaf_key
 from tests.compat import inside
 from tests.compat.test_placement import COLLECTIVES
 from tests.running import FORMS
-from tests.test_lazy_rows import ALL_FORMS, draw
+from tests.test_lazy_rows import draw
 
 LR, DECAY = 2.0**-6, 0.125
 
@@ -72,7 +72,7 @@ def test_it_is_the_functional_form(form):
             np.testing.assert_allclose(new[name], params[name][0], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_the_numbers_of_tensorflow(form):
     # As in `tests/test_lazy_rows.py`; it adds 1e-7 to u.
     group = {"params": jnp.ones((4, 1)), "lazy_rows": True, "state_dtype": form}
@@ -143,7 +143,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_a_run_resumes_bit_for_bit(form):
     optimizer = start(form)
     train(optimizer, 0, 7)
