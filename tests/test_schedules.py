@@ -125,6 +125,7 @@ def test_sequential_is_the_class_after_as_many_steps(data):
         np.testing.assert_allclose(schedule(COUNTS), expected, **CLOSE)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(ONE_CYCLE, between(0.01, 1))
 def test_one_cycle_is_the_class_until_the_last_step(settings, max_lr):

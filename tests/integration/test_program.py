@@ -82,7 +82,9 @@ def test_parameters_and_state_are_overwritten_and_nobody_is_called(state_dtype):
     assert calls(compiled) == []
 
 
-@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+@pytest.mark.parametrize(
+    "state_dtype", [pytest.param(None, marks=pytest.mark.slow), jnp.uint16]
+)
 def test_the_class_passes_few_arrays(state_dtype):
     params = [jnp.zeros((3, 4 + i % 2)) for i in range(LEAVES)]
     compiled, optimizer = compiled_class(params, state_dtype=state_dtype)

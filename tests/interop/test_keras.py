@@ -102,7 +102,7 @@ def test_goes_on_here_and_in_keras(model, weight_decay):
 @pytest.mark.parametrize(
     "order", [ORDER, list(ORDER.values()), dict(enumerate(ORDER.values()))]
 )
-@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("by_name", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_order(model, order, by_name):
     optimizer = keras.optimizers.Adamax(0.1)
     middle = advance(model, optimizer, draw_gradients(model, 2))

@@ -237,6 +237,7 @@ def test_parts_of_the_forms_are_merged(benchmark):
         benchmark.merged(old, {"about": {"date": "2026-01-02"}})
 
 
+@pytest.mark.slow
 def test_every_task_can_be_differentiated(tasks, hard_tasks):
     for make in (*tasks.TASKS.values(), *hard_tasks.HARD_TASKS.values()):
         task = make()

@@ -122,12 +122,10 @@ def test_vqa(load, dtype):
     check_weights(params, torch_params, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
-        pytest.param([], marks=pytest.mark.slow),
-        ["--betas", "0.8", "0.99", "--weight-decay", "0.1", "--accumulation", "1"],
-    ],
+    [[], ["--betas", "0.8", "0.99", "--weight-decay", "0.1", "--accumulation", "1"]],
     ids=["defaults", "options"],
 )
 def test_bert(load, dtype, options):
