@@ -1,6 +1,6 @@
 """Compare Adam, AdamW, Adamax and adamaxw, each at its best learning rate.
 
-    python benchmarks/when_to_use.py            five minutes on two quiet cores
+    python benchmarks/when_to_use.py            ten minutes on two quiet cores
     python benchmarks/when_to_use.py --quick    half a minute, to see that it runs
 
 The tasks are some of those of `low_precision_tasks.py`, a variational autoencoder, and
@@ -20,16 +20,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from low_precision_hard_tasks import HARD_TASKS, factorisation
 from low_precision_tasks import TASKS, Task, final, first_parameters, train
 from report import options, put_into_page, report, rounded, table
+from speed import FULL, QUICK, Size, take_turns
+from speed_subjects import Subject
 
 import adamax_optax as ao
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-SEEDS = 3
+SEEDS = 5
 DECAY = 0.01
 
 Optimizer = Callable[[Any], optax.GradientTransformation]
@@ -54,11 +57,46 @@ ALL_TASKS: dict[str, Callable[..., Task]] = {
 }
 
 
-def compare(name: str, seeds: int, steps: int | None) -> dict[str, Any]:
-    """Train one task with every optimizer and learning rate."""
+class TrainingStep(Subject):
+    """The training step of one network: its loss, its gradients and its update."""
+
+    def __init__(
+        self, task: Task, params: Any, tx: optax.GradientTransformation
+    ) -> None:
+        def step(params, state, batch):
+            loss, gradients = jax.value_and_grad(task.loss)(params, batch)
+            updates, state = tx.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state, loss
+
+        self._batch = jnp.arange(task.batch)
+        self._step = jax.jit(step, donate_argnums=(0, 1))
+        params = jax.tree.map(jnp.copy, params)
+        self._carry = params, tx.init(params)
+
+    def run(self, steps: int) -> float:
+        """Take some steps and return the seconds for one."""
+        params, state = self._carry
+        start = time.perf_counter()
+        for _ in range(steps):
+            params, state, _ = self._step(params, state, self._batch)
+        jax.block_until_ready(params)
+        seconds = time.perf_counter() - start
+        self._carry = params, state
+        return seconds / steps
+
+
+def compare(name: str, seeds: int, steps: int | None, size: Size) -> dict[str, Any]:
+    """Train one task with every optimizer and learning rate, and time the steps."""
     task = ALL_TASKS[name]()
     params = first_parameters(task, seeds)
+    first = jax.tree.map(lambda p: p[0], params)
     optimizers = {**OPTIMIZERS, **(LAZY if name == FACTORISATION else {})}
+    subjects = {
+        title: TrainingStep(task, first, optimizer(1e-3))
+        for title, optimizer in optimizers.items()
+    }
+    with jax.numpy_dtype_promotion("standard"):
+        seconds = take_turns(subjects, size)
     found = {}
     for title, optimizer in optimizers.items():
         start = time.perf_counter()
@@ -66,7 +104,8 @@ def compare(name: str, seeds: int, steps: int | None) -> dict[str, Any]:
         losses = train(task, params, optimizer, settings, steps or task.steps)
         found[title] = {
             "losses": [final(x, task.averaged) for x in losses],
-            "bytes": state_bytes(optimizer, jax.tree.map(lambda p: p[0], params)),
+            "bytes": state_bytes(optimizer, first),
+            "microseconds": 1e6 * float(np.median(seconds[title])),
         }
         report(f"{name}, {title}: {time.perf_counter() - start:.0f} s")
     return {"steps": steps or task.steps, "batch": task.batch, "optimizers": found}
@@ -100,9 +139,10 @@ def markdown(results: dict[str, Any]) -> str:
                     f"{np.mean(losses):.4g}",
                     f"{np.std(losses, ddof=1):.2g}",
                     f"{found['bytes']:.2f}",
+                    f"{found['microseconds']:.0f} µs",
                 )
             )
-        head = ("", "best lr", "loss", "spread", "bytes of state")
+        head = ("", "best lr", "loss", "spread", "bytes of state", "step")
         blocks.append(
             f"**{name}**, {task['steps']} steps of {task['batch']}\n\n"
             f"{table(head, rows)}\n"
@@ -112,7 +152,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"Learning rates: {', '.join(f'{rate:g}' for rate in about['rates'])}, each "
         f"constant. The loss is the mean of the last {about['averaged']:.0%} of the "
         f"batches, the spread its standard deviation over {about['seeds']} seeds; "
-        "bytes are per parameter.\n"
+        "bytes are per parameter. A step is one of training: the loss, the gradients "
+        "and the update; the median of rounds in which the optimizers took turns.\n"
         f"{about['device']}, {about['date']}; jax {versions['jax']}, optax "
         f"{versions['optax']}, adamax_optax {versions['adamax_optax']}.\n"
     )
@@ -122,8 +163,8 @@ def markdown(results: dict[str, Any]) -> str:
 def measure(quick: bool) -> dict[str, Any]:
     """Measure everything."""
     names = ("MLP", FACTORISATION) if quick else tuple(ALL_TASKS)
-    seeds, steps = (2, 20) if quick else (SEEDS, None)
-    tasks = {name: compare(name, seeds, steps) for name in names}
+    seeds, steps, size = (2, 20, QUICK) if quick else (SEEDS, None, FULL)
+    tasks = {name: compare(name, seeds, steps, size) for name in names}
     packages = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {

@@ -54,6 +54,7 @@ def test_quick_run(script, tmp_path, capsys):
     for task in results["tasks"].values():
         for found in task["optimizers"].values():
             assert np.shape(found["losses"]) == (len(script.RATES), 2)
+            assert found["microseconds"] > 0
     assert script.markdown(results) in page.read_text()
     capsys.readouterr()
     script.main(["--redraw", "--out", str(tmp_path)])
@@ -84,3 +85,10 @@ def test_page_says_what_was_measured(script):
             assert losses.get(f"{title}, lazy rows", math.inf) > losses[title]
     text = " ".join((ROOT / "docs" / "when_to_use.md").read_text().split())
     assert "On all five tasks Adam ends lower" in text
+    task = results["tasks"]["factorisation"]["optimizers"]
+    adam, adamax, lazy = (
+        round(task[title]["microseconds"])
+        for title in ("Adam", "Adamax", "Adamax, lazy rows")
+    )
+    assert f"Adamax takes {adamax} µs and Adam {adam}." in text
+    assert f"{lazy} µs instead of Adamax's {adamax}." in text
