@@ -65,7 +65,7 @@ def adamax(
       state_dtype: How the moments are stored. `None`: in the parameters' dtype, but at
         least float32 (8 bytes per parameter). `jnp.bfloat16` or `jnp.float16`: 4 bytes.
         `jnp.uint16`: 2 bytes, both in one word; noisier as b1 approaches 1, or
-        approaches or exceeds b2.
+        approaches or exceeds b2, and short of the mean step for b2 near 0.
 
     All but `mask` and `state_dtype` may be traced, `b1` and `b2` as float32 or wider.
     Under `optax.inject_hyperparams`, list `state_dtype` in `static_args`, since a dtype

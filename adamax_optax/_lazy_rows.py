@@ -9,6 +9,7 @@ import optax
 
 from adamax_optax._checks import checked_mask
 from adamax_optax._sharding import filled_like
+from adamax_optax._stacks import has_stacks
 from adamax_optax.moments import map_moments
 
 
@@ -46,7 +47,8 @@ def lazy_rows(
       ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
 
     Raises:
-      ValueError: If `mask` does not fit; and whatever `inner` raises.
+      ValueError: If `mask` does not fit; in `init`, if `inner` is or contains
+        `stack_small_leaves`; and whatever `inner` raises.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, optax
@@ -64,7 +66,14 @@ def lazy_rows(
     mask_fn = (lambda _: True) if mask is None else checked_mask(mask)
 
     def init_fn(params):
-        return with_row_scales(inner.init(params))
+        state = inner.init(params)
+        if has_stacks(state):
+            raise ValueError(
+                "lazy_rows cannot wrap ao.stack_small_leaves, whose rows are whole "
+                "parameters. Give the embeddings to one and the other parameters to "
+                "the other, with ao.param_groups."
+            )
+        return with_row_scales(state)
 
     def update_fn(updates, state, params=None, **extra_args):
         state = with_row_scales(state)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from adamax_optax._sharding import zeros_like
+
 MANTISSA = 23  # bits of the mantissa of float32
 BIAS = 127  # exponent code of 1.0
 
@@ -131,7 +133,7 @@ def noise(like: jax.Array, key: jax.Array) -> jax.Array:
     shape = jnp.shape(like)
     # The position in row-major order, modulo 2^32.
     strides = [math.prod(shape[axis + 1 :]) % 2**32 for axis in range(len(shape))]
-    place = jnp.zeros_like(like, dtype=jnp.uint32)
+    place = zeros_like(like, jnp.uint32)
     for axis, stride in enumerate(strides):
         index = lax.broadcasted_iota(jnp.uint32, shape, axis)
         place = place + index * np.uint32(stride)

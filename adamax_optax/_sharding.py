@@ -192,6 +192,15 @@ def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:
     return jnp.where(never, param.astype(dtype), np.asarray(value, dtype))
 
 
+def zeros_like(x: Any, dtype: Any) -> jax.Array:
+    """Return zeros with an array's shape and, on an explicit mesh, its sharding.
+
+    In jax 0.12, `jnp.zeros_like` of a traced array has the sharding only inside
+    `jax.set_mesh`.
+    """
+    return (jnp.equal(x, x).astype(jnp.uint32) * np.uint32(0)).astype(dtype)
+
+
 def replicated_beside(
     params: Any, value: Any, dtype: Any, shape: tuple[int, ...] = ()
 ) -> jax.Array:

@@ -11,8 +11,18 @@ from jax.extend.core import jaxpr_as_fun
 
 from adamax_optax._checks import check_fit, leaf_name, pairs
 from adamax_optax._elementwise import mixing_operation
-from adamax_optax._stacks import StackedLeaves, StackLayout, layout_of
-from adamax_optax.moments import ScaleByReducedInfinityNormState
+from adamax_optax._stacks import (
+    StackedLeaves,
+    StackLayout,
+    check_shapes,
+    layout_of,
+)
+from adamax_optax.moments import (
+    ScaleByReducedInfinityNormState,
+    check_state,
+    is_moments,
+    state_dtype_of,
+)
 
 
 def stack_small_leaves(
@@ -40,15 +50,16 @@ def stack_small_leaves(
       trees like the parameters: `stacks`, arrays of shape (leaves, …), and `rest`,
       the tree of the other leaves. `unstack_state` gives it the structure of the
       parameters, for other settings, checkpoints and `adamax_optax.interop`.
-      Updates are those of `tx`, but with a reduced `state_dtype` the noise differs.
+      Updates are those of `tx`, except for noise: that of a reduced `state_dtype`, of
+      `stochastic_rounding` or of `optax.add_noise` differs.
       In `update`, pass `params`, or gradients of the parameters' dtypes.
       Leaves of one shape must be sharded alike; a step then communicates nothing.
 
     Raises:
-      ValueError: If `tx` is not a transformation; in `init`, if `tx` has masks or
-        groups inside, or leaves of a stack are seen to be sharded differently; in
-        `update`, if `tx` mixes elements, as norms do, or if a gradient is missing or
-        does not fit.
+      ValueError: If `tx` is not a transformation; in `init`, if `tx` has masks, groups
+        or `lazy_rows` inside, or if leaves of a stack are seen to be sharded
+        differently; in `update`, if `tx` mixes elements, as norms do, or if a gradient
+        is missing or does not fit.
 
     Example:
       >>> import adamax_optax as ao, jax, jax.numpy as jnp, optax
@@ -65,10 +76,7 @@ def stack_small_leaves(
       >>> print(optax.tree_utils.tree_get(mirrored, "mu")["bias2"].shape)
       (4,)
     """
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise ValueError(
-            f"tx must be an Optax transformation, with init and update, got {tx!r}."
-        )
+    _check_transformation(tx)
     tx = optax.with_extra_args_support(tx)
 
     def init_fn(params):
@@ -79,7 +87,8 @@ def stack_small_leaves(
         try:
             state = tx.init(layout.pack(params))
         except ValueError as error:
-            raise ValueError(f"{_MASK} Or its init failed: {error}") from error
+            tx.init(params)  # if it fails without stacks too, with an error of its own
+            raise ValueError(_MASK) from error
         if any(map(_is_masked, jax.tree.leaves(state, is_leaf=_is_masked))):
             raise ValueError(_MASK)
         return state
@@ -161,8 +170,9 @@ def stack_state(
       The state for `tx`. Not under `jit` if the state is reduced.
 
     Raises:
-      ValueError: If the state does not fit, or if it is reduced and leaves of a stack
-        have different scales, as after an import or steps without some gradients.
+      ValueError: If the state does not fit, has another `state_dtype`, or is reduced
+        and leaves of a stack have different scales, as after an import or steps without
+        some gradients.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -175,7 +185,8 @@ def stack_state(
 
     def stack(node, mirrored):
         if isinstance(node, StackedLeaves):
-            return layout_of(node, params)[0].pack(mirrored)
+            packed = layout_of(node, params)[0].pack(mirrored)
+            return check_shapes(packed, node, "opt_state does not fit params")
         if not _is_stacked(node):
             return mirrored
         layout, own = layout_of(node.codes[0], params)
@@ -195,16 +206,26 @@ def stack_state(
                 )
         return stacked
 
+    _check_transformation(tx)
     like = jax.eval_shape(tx.init, params)
+    for ours, theirs in zip(_moments_of(like), _moments_of(opt_state), strict=False):
+        check_state(theirs, state_dtype_of(ours))
     return jax.tree.map(stack, like, opt_state, is_leaf=_is_stacked)
 
 
 _MASK = (
-    "tx has masks or groups inside, which would see stacks instead of the parameters. "
-    "Put them outside: optax.masked(ao.stack_small_leaves(tx), mask), or "
+    "tx has masks, groups or lazy_rows inside, which would see stacks instead of the "
+    "parameters. Put masks outside: optax.masked(ao.stack_small_leaves(tx), mask). Put "
     "ao.stack_small_leaves around each transformation of optax.partition or "
-    "ao.param_groups."
+    "ao.param_groups, except those with lazy_rows."
 )
+
+
+def _check_transformation(tx):
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise ValueError(
+            f"tx must be an Optax transformation, with init and update, got {tx!r}."
+        )
 
 
 def _check_gradients(updates, params):
@@ -244,6 +265,10 @@ def _in_stacks(trees):
 
     marked = jax.tree.map(marks, trees, is_leaf=lambda x: isinstance(x, StackedLeaves))
     return jax.tree.leaves(marked)
+
+
+def _moments_of(opt_state):
+    return list(filter(is_moments, jax.tree.leaves(opt_state, is_leaf=is_moments)))
 
 
 def _is_masked(x):

@@ -58,6 +58,15 @@ class StackedLeaves(NamedTuple):
     rest: Any
 
 
+def has_stacks(opt_state: Any) -> bool:
+    """Return whether a state has leaves in stacks."""
+
+    def is_stacked(x):
+        return isinstance(x, StackedLeaves)
+
+    return any(map(is_stacked, jax.tree.leaves(opt_state, is_leaf=is_stacked)))
+
+
 class StackLayout:
     """The place of each leaf of a tree, in a stack or alone.
 
@@ -139,13 +148,30 @@ def layout_of(packed: StackedLeaves, params: Any) -> tuple[StackLayout, Any]:
     except ValueError as error:
         raise ValueError(f"{misfit}: {error}") from error
     layout = StackLayout(params)
-    expected = [len(numbers) for numbers in layout.stacks]
-    found = [jax.tree.leaves(stack)[0].shape[0] for stack in packed.stacks]
-    if found != expected:
-        raise ValueError(
-            f"{misfit}: it has stacks of {found} leaves, they give {expected}."
-        )
+    check_shapes(packed, jax.eval_shape(layout.pack, params), misfit)
     return layout, params
+
+
+def check_shapes(packed: StackedLeaves, like: StackedLeaves, misfit: str) -> Any:
+    """Return a packed tree, or raise `ValueError` unless it has the shapes of `like`.
+
+    Args:
+      packed: The tree; a leaf may be a subtree of arrays of its shape.
+      like: The tree that it must fit.
+      misfit: What to say if it does not.
+    """
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(like)
+    try:
+        parts = [jax.tree.leaves(part) for part in treedef.flatten_up_to(packed)]
+    except ValueError as error:
+        raise ValueError(f"{misfit}: {error}") from error
+    found = [jnp.shape(part[0]) if part else None for part in parts]
+    if found != (expected := [leaf.shape for leaf in leaves]):
+        raise ValueError(
+            f"{misfit}: it has arrays of the shapes {found}, they give {expected}."
+        )
+    return packed
 
 
 def _key(leaf: Any) -> tuple[Any, ...] | None:

@@ -22,7 +22,7 @@ from adamax_optax._rounding import (
     spacing,
     uniform,
 )
-from adamax_optax._sharding import replicated_beside
+from adamax_optax._sharding import replicated_beside, zeros_like
 
 
 class StochasticRoundingState(NamedTuple):
@@ -145,7 +145,7 @@ def _rounded(path, update, param, key):
     check_fit(name, update, param, "parameter passed to update")
     update = jnp.asarray(update, jnp.float32)
     # On an explicit mesh, it gets the update's sharding.
-    wide = jnp.asarray(param, jnp.float32) + jnp.zeros_like(update)
+    wide = jnp.asarray(param, jnp.float32) + zeros_like(update, jnp.float32)
     total = wide + update
     random = noise(total, key)
     largest = float(jnp.finfo(param.dtype).max)
@@ -178,7 +178,7 @@ def _sum(wide, update, dtype):
     total = wide + update
     unit = spacing(total, dtype)
     # Next to 0 nothing is rounded.
-    least = spacing(jnp.zeros_like(total), dtype)
+    least = spacing(jnp.float32(0), dtype)
     return jnp.where(unit > least, jnp.round(total / unit) * unit, total)
 
 

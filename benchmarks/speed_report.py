@@ -72,7 +72,7 @@ def summary(results: dict[str, Any]) -> str:
         for workload in workloads.values()
     ]
     return (
-        f"{table((f'step over {REFERENCE}', *shown), rows)}\n\n"
+        f"{table((f'time of a step / {REFERENCE}', *shown), rows)}\n\n"
         f"{about['device']}, {about['date']}, medians of {about['rounds']} rounds.\n"
     )
 

@@ -20,6 +20,13 @@ import adamax_optax as ao
         lambda x: x @ x,
         lambda x: jnp.roll(x, 1, axis=1),
         lambda x: x[:, jnp.array([2, 1, 0])],
+        lambda x: x.at[0].multiply(2.0),
+        lambda x: x.at[0].max(2.0),
+        lambda x: jax.lax.reduce_window(
+            x, 0.0, jax.lax.add, (3,) + (1,) * (x.ndim - 1), (1,) * x.ndim, "SAME"
+        ),
+        lambda x: jax.lax.pad(x, 0.0, [(1, -1, 0)] + [(0, 0, 0)] * (x.ndim - 1)),
+        lambda x: jax.lax.top_k(x, x.shape[-1])[0],
         lambda x: jax.lax.scan(lambda _, row: (None, 2 * row), None, x)[1],
         lambda x: jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, x),
         lambda x: jax.lax.cond(True, lambda x: x, lambda x: x - x.mean(), x),

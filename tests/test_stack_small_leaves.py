@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adamax_optax as ao
+from adamax_optax import interop
 from adamax_optax._stacks import LEAVES, SMALL
 from tests.running import FORMS
 
@@ -391,7 +392,6 @@ def test_what_mixes_elements_is_refused(make, jitted):
         optax.adamw(0.1, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
         optax.partition({"a": ao.adamax(), "b": optax.sgd(0.1)}, ["a", "b"]),
         ao.param_groups({"0": {}, "1": {}}),
-        ao.param_groups({"rest": {}, ".*": {"weight_decay": 0.1}}),
     ],
 )
 def test_masks_and_groups_inside_are_refused(tx):
@@ -403,6 +403,61 @@ def test_masks_and_groups_inside_are_refused(tx):
 def test_tx_must_be_one():
     with pytest.raises(ValueError, match="tx must be an Optax transformation.*adamax"):
         ao.stack_small_leaves(ao.adamax)
+    with pytest.raises(ValueError, match="tx must be an Optax transformation.*got 3"):
+        ao.stack_state(3, None, [jnp.ones(3)])
+
+
+def test_an_error_of_tx_names_the_parameter():
+    params = [jnp.ones(3), jnp.ones(3, int), jnp.ones(3, int)]
+    with pytest.raises(ValueError, match=r"parameter at \[1\] has dtype int"):
+        ao.stack_small_leaves(ao.adamax()).init(params)
+
+
+def test_lazy_rows_do_not_combine():
+    params = [jnp.ones((3, 2)), jnp.ones((3, 2))]
+    with pytest.raises(ValueError, match="cannot wrap ao.stack_small_leaves"):
+        ao.lazy_rows(ao.stack_small_leaves(ao.adamax())).init(params)
+    with pytest.raises(ValueError, match="masks, groups or lazy_rows inside"):
+        ao.stack_small_leaves(ao.lazy_rows(ao.adamax())).init(params)
+
+
+@pytest.mark.parametrize("old", [None, *REDUCED])
+@pytest.mark.parametrize("new", [None, *REDUCED])
+def test_states_of_another_dtype_are_not_stacked(old, new):
+    params = [jnp.ones(3), jnp.ones(3)]
+    state = ao.adamax(state_dtype=old).init(params)
+    tx = ao.stack_small_leaves(ao.adamax(state_dtype=new))
+    if old == new:
+        assert jax.tree.structure(ao.stack_state(tx, state, params)) == (
+            jax.tree.structure(tx.init(params))
+        )
+    else:
+        with pytest.raises(ValueError, match="state_dtype=.*cast_state"):
+            ao.stack_state(tx, state, params)
+
+
+def test_shapes_of_other_parameters():
+    params = [jnp.ones(3), jnp.ones(3), jnp.ones(5), jnp.ones(5)]
+    others = [jnp.ones(5), jnp.ones(5), jnp.ones(3), jnp.ones(3)]
+    tx = ao.stack_small_leaves(ao.adamax())
+    with pytest.raises(ValueError, match=r"the shapes \[\(2, 3\), \(2, 5\)\]"):
+        ao.unstack_state(tx.init(params), others)
+    with pytest.raises(ValueError, match="opt_state does not fit params"):
+        ao.stack_state(tx, ao.adamax().init(params), others)
+
+
+@pytest.mark.parametrize("state_dtype", [None, jnp.uint16])
+def test_other_libraries_take_no_stacks(state_dtype):
+    params = [jnp.ones(3), jnp.ones(3)]
+    tx = ao.stack_small_leaves(ao.adamax(state_dtype=state_dtype))
+    state = tx.init(params)
+    for convert in (
+        lambda: interop.to_torch(state, lr=0.1),
+        lambda: interop.to_mindspore(state),
+        lambda: interop.from_torch({"state": {}, "param_groups": []}, state),
+    ):
+        with pytest.raises(ValueError, match="Pass ao.unstack_state"):
+            convert()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from adamax_optax._arrays import cast_like, copied, place_of, put_like
 from adamax_optax._bias_correction import LARGEST_COUNT, ScaleByBiasCorrectionState
 from adamax_optax._checks import refuse
 from adamax_optax._lazy_rows import with_row_scales
+from adamax_optax._stacks import has_stacks
 from adamax_optax._torch_layout import (
     Entry,
     are_numbers,
@@ -96,11 +97,18 @@ class FunctionalState:
       ordered: Whether `names` is in the order of the parameters.
 
     Raises:
-      ValueError: If the state holds no moments of this package, or a leaf twice.
+      ValueError: If the state holds no moments of this package, has its leaves in
+        stacks, or has a leaf twice.
     """
 
     def __init__(self, opt_state: optax.OptState) -> None:
         require_moments(opt_state)
+        if has_stacks(opt_state):
+            raise ValueError(
+                "opt_state has its leaves in the stacks of ao.stack_small_leaves. Pass "
+                "ao.unstack_state(opt_state, params), and convert the result back with "
+                "ao.stack_state."
+            )
         self._nodes, self._treedef = jax.tree.flatten(opt_state, is_leaf=_is_node)
         templates = {at: _wide(self._nodes[at]) for at in self._all(is_moments)}
         self._parts = [

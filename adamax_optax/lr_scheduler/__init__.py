@@ -1,7 +1,8 @@
 """MindSpore's and PyTorch's learning-rate scheduler classes, for `Adamax`.
 
 Names, arguments and defaults are those of
-``mindspore.experimental.optim.lr_scheduler``; the numbers are PyTorch's. A scheduler
+``mindspore.experimental.optim.lr_scheduler``, and of PyTorch for `OneCycleLR` and
+`ChainedScheduler`, which MindSpore lacks; the numbers are PyTorch's. A scheduler
 reads and sets ``optimizer.param_groups[i]["lr"]``, which the next optimizer step uses
 without recompiling. Step it once per epoch, after the optimizer:
 

@@ -371,7 +371,7 @@ def check_sequence(name: str, parts: Sequence[Any], milestones: Any) -> None:
         raise ValueError(f"{name} must hold at least one, got {parts!r}.")
     if len(milestones) != len(parts) - 1:
         raise ValueError(
-            f"milestones must have {len(parts) - 1} entries, one fewer than {name}, "
+            f"milestones must have length {len(parts) - 1}, one less than {name}, "
             f"got {milestones!r}."
         )
     if any(a > b for a, b in zip(milestones, milestones[1:], strict=False)):

@@ -24,8 +24,9 @@ def has_state(fn: Any) -> bool:
 
     A function is not: the code that makes the scheduler defines it again.
     """
-    defined = inspect.isroutine(fn) or inspect.isclass(fn) or hasattr(fn, "__wrapped__")
-    return hasattr(fn, "__dict__") and not defined
+    # Not `inspect.isroutine`, which is true of `functools.partial` from Python 3.14 on.
+    code = inspect.isfunction(fn) or inspect.ismethod(fn) or inspect.isclass(fn)
+    return hasattr(fn, "__dict__") and not code and not hasattr(fn, "__wrapped__")
 
 
 def callable_state(fn: Any) -> dict[str, Any] | None:

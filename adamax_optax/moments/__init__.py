@@ -19,6 +19,7 @@ from adamax_optax.moments._infinity_norm import (
 )
 from adamax_optax.moments._reduced_norm import (
     ScaleByReducedInfinityNormState,
+    check_state,
     codec_for,
     state_dtype_of,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "ScaleByInfinityNormState",
     "ScaleByReducedInfinityNormState",
     "cast_state",
+    "check_state",
     "codec_for",
     "is_moments",
     "map_moments",

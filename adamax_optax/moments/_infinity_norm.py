@@ -60,8 +60,9 @@ def scale_by_infinity_norm(
         This is the epsilon of Keras, TensorFlow and `mindspore.nn.AdaMax`.
       state_dtype: How the moments are stored: `None`, in the parameters' dtype but at
         least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
-        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which works for all betas
-        but gets noisier as b1 approaches 1, or approaches or exceeds b2.
+        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which takes all betas
+        but gets noisier as b1 approaches 1, or approaches or exceeds b2, and falls
+        short of the mean step for b2 near 0.
 
     Returns:
       A transformation whose state is a `ScaleByInfinityNormState`, or with a

@@ -140,7 +140,7 @@ def test_a_refused_sequence_leaves_the_groups():
     plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
     for schedulers, milestones, exception, match in [
         ([], [], ValueError, "schedulers must hold at least one"),
-        (parts, [], ValueError, "milestones must have 1 entries, one fewer than sched"),
+        (parts, [], ValueError, "milestones must have length 1, one less than sched"),
         (parts, 3, TypeError, "milestones must be a list"),
         (parts, [2.5], TypeError, r"milestones\[0\] must be an int"),
         ([*parts, parts[0]], [4, 2], ValueError, r"must not decrease, got \[4, 2\]"),

@@ -107,6 +107,6 @@ def test_readme_says_what_was_compiled():
     assert one == also_one == 1
     text = " ".join((ROOT / "README.md").read_text().split())
     assert (
-        f"an H100 and a TPU v5e the step compiles to one kernel of {plain} bytes per "
-        f"parameter (uint16: {word})."
+        "an H100 and a TPU v5e, the step of each large array compiles to one kernel of "
+        f"{plain} bytes per parameter (uint16: {word})."
     ) in text
