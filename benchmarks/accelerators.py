@@ -10,6 +10,7 @@ import datetime
 import importlib.metadata
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -193,7 +194,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     numbers = args.out / "accelerators.json"
     if not args.redraw:
-        results = rounded(measure(TARGETS, args.quick))
+        try:
+            results = rounded(measure(TARGETS, args.quick))
+        except NotImplementedError as error:  # the compilers are not installed
+            sys.exit(f"{error}: run `make accelerators`, which installs the compilers.")
         numbers.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(numbers.read_text())
     if args.page:
