@@ -216,6 +216,9 @@ def test_a_handler_that_steps_is_refused(run):
                     run.optimizer(run.gradients)
             except (Interrupt, RuntimeError) as error:
                 caught.append(type(error))
+            except ValueError as error:
+                # jax 0.12 reports so what a handler raises while it compares two keys.
+                assert "Cache keys" in str(error) and "Interrupt" in str(error)
             if run.step_held() > LONGEST - 150:
                 run.start()
     assert set(caught) <= {Interrupt, RuntimeError}
