@@ -521,7 +521,7 @@ def test_equals_optax_where_it_has_the_same_curve():
             "sequential_lr",
             ([abs], [1]),
             ValueError,
-            "0 entries, one fewer than schedules",
+            "length 0, one less than schedules",
         ),
         ("sequential_lr", ([abs] * 3, [2, 1]), ValueError, "must not decrease"),
         ("sequential_lr", ([abs, 0.1], [2]), TypeError, r"schedules\[1\] must be a fu"),
