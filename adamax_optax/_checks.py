@@ -110,6 +110,15 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}.")
 
 
+def check_transformation(name: str, tx: Any) -> None:
+    """Raise `ValueError` unless `tx` is an Optax transformation."""
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise ValueError(
+            f"{name} must be an Optax transformation, such as ao.adamax(1e-3), got "
+            f"{tx!r}."
+        )
+
+
 def check_seed(seed: Any) -> None:
     """Raise `ValueError` unless `seed` is a whole number in [0, 2**32), or an array."""
     is_whole = isinstance(seed, int) or (

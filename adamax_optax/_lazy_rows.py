@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import checked_mask
+from adamax_optax._checks import check_transformation, checked_mask
 from adamax_optax._sharding import filled_like
 from adamax_optax._stacks import has_stacks
 from adamax_optax.moments import map_moments
@@ -47,8 +47,9 @@ def lazy_rows(
       ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
 
     Raises:
-      ValueError: If `mask` does not fit; in `init`, if `inner` is or contains
-        `stack_small_leaves`; and whatever `inner` raises.
+      ValueError: If `inner` is not a transformation or `mask` does not fit; in `init`,
+        if `inner` is or contains `stack_small_leaves`; in `update`, if its state has
+        other shapes than the parameters; and whatever `inner` raises.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp, optax
@@ -62,6 +63,7 @@ def lazy_rows(
       >>> print([f"{x:.1f}" for x in p[:, 0]])
       ['0.9', '1.0', '0.8']
     """
+    check_transformation("inner", inner)
     inner = optax.with_extra_args_support(inner)
     mask_fn = (lambda _: True) if mask is None else checked_mask(mask)
 
@@ -119,7 +121,14 @@ def _any_in_row(x):
 def _where(condition, new, old):
     if isinstance(condition, bool):
         return new if condition else old
-    return jnp.where(condition, new, old)
+    chosen = jnp.where(condition, new, old)
+    if chosen.shape != jnp.shape(new):
+        raise ValueError(
+            "inner must have state of the parameters' shapes, as adamax and optax.adam "
+            f"have; its state has an array of shape {jnp.shape(new)} for the rows of "
+            f"shape {jnp.shape(condition)}."
+        )
+    return chosen
 
 
 def has_row_scales(moments: Any) -> bool:

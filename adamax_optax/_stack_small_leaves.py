@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.extend.core import jaxpr_as_fun
 
-from adamax_optax._checks import check_fit, leaf_name, pairs
+from adamax_optax._checks import check_fit, check_transformation, leaf_name, pairs
 from adamax_optax._elementwise import mixing_operation
 from adamax_optax._stacks import (
     StackedLeaves,
@@ -76,7 +76,7 @@ def stack_small_leaves(
       >>> print(optax.tree_utils.tree_get(mirrored, "mu")["bias2"].shape)
       (4,)
     """
-    _check_transformation(tx)
+    check_transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
 
     def init_fn(params):
@@ -206,7 +206,7 @@ def stack_state(
                 )
         return stacked
 
-    _check_transformation(tx)
+    check_transformation("tx", tx)
     like = jax.eval_shape(tx.init, params)
     for ours, theirs in zip(_moments_of(like), _moments_of(opt_state), strict=False):
         check_state(theirs, state_dtype_of(ours))
@@ -219,13 +219,6 @@ _MASK = (
     "ao.stack_small_leaves around each transformation of optax.partition or "
     "ao.param_groups, except those with lazy_rows."
 )
-
-
-def _check_transformation(tx):
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise ValueError(
-            f"tx must be an Optax transformation, with init and update, got {tx!r}."
-        )
 
 
 def _check_gradients(updates, params):

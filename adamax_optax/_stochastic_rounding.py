@@ -10,6 +10,7 @@ from adamax_optax._checks import (
     check_fit,
     check_inexact,
     check_seed,
+    check_transformation,
     leaf_name,
     pairs,
 )
@@ -96,11 +97,7 @@ def stochastic_rounding(
       Gupta et al., `Deep Learning with Limited Numerical Precision
       <https://arxiv.org/abs/1502.02551>`_, 2015, section 3.
     """
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise ValueError(
-            "tx must be the transformation to wrap, as in "
-            f"stochastic_rounding(ao.adamax(1e-3), seed=0), got {tx!r}."
-        )
+    check_transformation("tx", tx)
     check_seed(seed)
     inner = optax.with_extra_args_support(tx)
 

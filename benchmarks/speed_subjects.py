@@ -103,7 +103,7 @@ class Class(Subject):
         # What its program takes: see `adamax_optax.compat._step.Program`.
         packed, own = optimizer._state[0], optimizer._layout.read()
         first = ((packed, own), None) if donate else ((packed,), own)
-        rest = jax.tree.leaves(self._gradients), optimizer._table(), None
+        rest = jax.tree.leaves(self._gradients), optimizer._table(lambda: None), None
         self._jitted, self._rest = optimizer._program._overwriting, rest
         self._compile(self._jitted, *first, *rest)
         self.state_bytes = _bytes(packed)

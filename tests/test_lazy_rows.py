@@ -350,3 +350,20 @@ def test_refusals():
     with pytest.raises(ValueError, match="needs the parameters"):
         tx = ao.lazy_rows(ao.adamax(weight_decay=0.1))
         tx.update(params, tx.init(params))
+
+
+@pytest.mark.parametrize("inner", [3, ao.adamax])
+def test_inner_must_be_a_transformation(inner):
+    with pytest.raises(ValueError, match="inner must be an Optax transformation"):
+        ao.lazy_rows(inner)
+
+
+@pytest.mark.parametrize(
+    "inner", [optax.adafactor(0.1, min_dim_size_to_factor=2), optax.sm3(0.1)]
+)
+@pytest.mark.usefixtures("lenient_promotion")
+def test_state_of_other_shapes_is_refused(inner):
+    params = jnp.ones((4, 4))
+    tx = ao.lazy_rows(inner)
+    with pytest.raises(ValueError, match="inner must have state of the parameters'"):
+        tx.update(params, tx.init(params), params)

@@ -263,7 +263,7 @@ def test_seed_out_of_range(seed):
 
 @pytest.mark.parametrize("tx", [0, None, ao.adamax])
 def test_wraps_a_transformation(tx):
-    with pytest.raises(ValueError, match="tx must be the transformation to wrap") as e:
+    with pytest.raises(ValueError, match="tx must be an Optax transformation") as e:
         ao.stochastic_rounding(tx)
     assert repr(tx) in str(e.value)
 

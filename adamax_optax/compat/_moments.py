@@ -85,6 +85,12 @@ def init(
     return ParamState(moments, 0)
 
 
+def is_complex(state: ParamState) -> bool:
+    """Return whether the moments are those of a complex parameter."""
+    moments: Any = state.moments
+    return len(jax.tree.leaves(getattr(moments, "codes", moments)[0])) > 1
+
+
 def cast(state: ParamState, spec: Spec, number: int) -> ParamState:
     """Convert the moments of parameter `number` to the form that its spec asks for."""
     wanted: Any = spec.state_dtype

@@ -4,7 +4,7 @@ import copy
 import itertools
 import operator
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -214,7 +214,7 @@ class Adamax:
             self._refuse_inside_step()
             try:
                 self._busy = True
-                table = self._table()
+                table = self._table(partial(self._check_gradients, gradients, module))
                 numbers, leaves = layout.matcher.match(gradients, module)
                 if leaves:
                     self._take(numbers, leaves, table)
@@ -264,8 +264,11 @@ class Adamax:
         """
         with self._lock:
             layout = self._refreshed()
-            self._convert()
-            return _state_dict.save(layout, self._states(), self._program.specs)
+            now, states = vars(self), self._states()
+            if self._kinds_changed():  # save what the next step converts
+                now = self._installed(layout, states, layout.groups)
+                states = self._states(now)
+            return _state_dict.save(layout, states, now["_program"].specs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load moments, step counts and hyperparameters from a state dict.
@@ -385,9 +388,13 @@ class Adamax:
                 self._published = self._state
 
     @_outside_trace
-    def _states(self) -> list[_moments.ParamState]:
-        """Return copies of the states of all parameters."""
-        return _moments.unpack(_moments.Packed(*self._state[0]), self._program.specs)
+    def _states(
+        self, attributes: Mapping[str, Any] | None = None
+    ) -> list[_moments.ParamState]:
+        """Return copies of the states of all parameters, here or in `attributes`."""
+        now = vars(self) if attributes is None else attributes
+        packed = _moments.Packed(*now["_state"][0])
+        return _moments.unpack(packed, now["_program"].specs)
 
     def _states_for(self, layout: Layout) -> list[_moments.ParamState | None]:
         """Return the state of each parameter of a layout; `None` if it is new.
@@ -426,6 +433,8 @@ class Adamax:
         params = layout.read()
         kinds = list(map(_hyperparameters.kind, groups))
         specs = layout.specs(params, kinds)
+        for path, spec, old in zip(layout.paths, specs, states, strict=True):
+            _check_kind(path, spec.dtype, old)
         full = [
             _moments.init(params[k], spec.state_dtype, spec.lazy_rows, k)
             if state is None
@@ -445,19 +454,30 @@ class Adamax:
             "_state": state,
         }
 
-    def _table(self) -> tuple[jax.Array, ...]:
-        """Return the hyperparameters of all groups, checked, on the device."""
+    def _table(self, check: Callable[[], None]) -> tuple[jax.Array, ...]:
+        """Return the hyperparameters of all groups, checked, on the device.
+
+        If a group has another `state_dtype` than before, call `check`, which may refuse
+        the step, and convert the moments.
+        """
         found = _hyperparameters.fingerprint(self._layout.groups)
         if found is None or found != self._hyper[0]:
             self._layout.check()
-            self._convert()
+            if self._kinds_changed():
+                check()
+                self._install(self._layout, self._states())
             self._hyper = found, self._packed()
         return self._hyper[1]
 
-    def _convert(self) -> None:
-        """Convert the moments to the `state_dtype` that the groups have now."""
-        if list(map(_hyperparameters.kind, self._layout.groups)) != self._kinds:
-            self._install(self._layout, self._states())
+    def _kinds_changed(self) -> bool:
+        return list(map(_hyperparameters.kind, self._layout.groups)) != self._kinds
+
+    def _check_gradients(self, gradients: Any, module: Any) -> None:
+        layout = self._layout
+        params = layout.read()
+        numbers, leaves = layout.matcher.match(gradients, module)
+        for k, leaf in zip(numbers, leaves, strict=True):
+            _gradients.check(leaf, params[k], layout.paths[k])
 
     @_outside_trace
     def _packed(self) -> tuple[jax.Array, ...]:
@@ -496,7 +516,7 @@ class Adamax:
                 self._install(layout, self._states())
             if stepping is not None:
                 stepping = self._stepping(numbers)
-            self._run(params, gradients, self._table(), stepping)
+            self._run(params, gradients, self._table(lambda: None), stepping)
 
     def _refuse_inside_step(self) -> None:
         if self._busy:
@@ -575,6 +595,19 @@ class Adamax:
         if not layout.grouped:
             return groups[0]
         return optax.partition(dict(enumerate(groups)), list(range(len(groups))))
+
+
+def _check_kind(path: Any, dtype: Any, state: _moments.ParamState | None) -> None:
+    """Raise `ValueError` if a real parameter became complex, or the reverse."""
+    if state is None:
+        return
+    before, now = _moments.is_complex(state), jnp.issubdtype(dtype, jnp.complexfloating)
+    if before != now:
+        raise ValueError(
+            f"{_parameters.label(path)} must stay {'complex' if before else 'real'}, "
+            f"like its moments, got an array of dtype {dtype}. Remove it and add it as "
+            "a new group, or make a new optimizer."
+        )
 
 
 def _check_pytorch_options(

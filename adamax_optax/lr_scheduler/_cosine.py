@@ -66,7 +66,9 @@ class CosineAnnealingLR(LRScheduler):
                 for lr, base_lr in zip(self._last_lr, self.base_lrs, strict=True)
             ]
         # η_t - η_min = (η_{t-1} - η_min) c(t) / c(t-1)
-        return [_curves.between(self.eta_min, lr, now / before) for lr in self._last_lr]
+        lrs = [_curves.between(self.eta_min, lr, now / before) for lr in self._last_lr]
+        # Where the curve touches 0, rounding may lead below it, as in PyTorch.
+        return [0.0 if -1e-15 < lr < 0 else lr for lr in lrs]
 
     def _get_closed_form_lr(self) -> list[float]:
         share = _curves.half_cosine(self.last_epoch, self.T_max)

@@ -77,6 +77,8 @@ class CyclesMomentum(LRScheduler):
     def _mend(self, written: dict[str, list[float]]) -> None:
         super()._mend(written)
         beta1s = written["_group_beta1s"]
+        if self.cycle_momentum and not beta1s:  # PyTorch's states do not have them
+            beta1s = self._momentums()
         for group, made, beta1 in zip(
             self.optimizer.param_groups, self._made, beta1s, strict=False
         ):

@@ -10,6 +10,7 @@ from adamax_optax.lr_scheduler._base import (
     LRScheduler,
     all_or_nothing,
     copied,
+    extended,
     loaded,
     param_groups,
     per_group,
@@ -69,13 +70,15 @@ class _PerGroupLambdaLR(LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the attributes; see `LRScheduler.load_state_dict`."""
-        fns = self.lr_lambdas
+        groups = len(self.optimizer.param_groups)
         states = states_of("lr_lambdas", state_dict, self)
-        if len(states) > len(fns):
+        if len(states) > groups:
             raise ValueError(
-                f"state_dict['lr_lambdas'] must have at most {len(fns)} entries, one "
+                f"state_dict['lr_lambdas'] must have at most {groups} entries, one "
                 f"for each group in optimizer.param_groups; got {states!r}."
             )
+        own = self.lr_lambdas
+        fns = extended("lr_lambdas", own, max(len(states), len(own)))
         with all_or_nothing(self, self.optimizer.param_groups):
             for fn, state in zip(fns, states, strict=False):
                 load_callable(fn, state)

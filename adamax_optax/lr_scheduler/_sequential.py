@@ -59,8 +59,12 @@ class _CompositeLR(LRScheduler):
                 f"state_dict['_schedulers'] must have {len(schedulers)} states, one "
                 f"for each scheduler; got {len(states)}."
             )
+        # The parts of PyTorch's states have only what each of them set last.
+        lrs = state_dict.get("_group_lrs", state_dict.get("_last_lr"))
         with all_or_nothing(self, self.optimizer.param_groups):
             for scheduler, state in zip(schedulers, states, strict=True):
+                if isinstance(state, Mapping) and lrs is not None:
+                    state = {"_group_lrs": lrs, **state}
                 scheduler.load_state_dict(state)
             super().load_state_dict({**state_dict, "_schedulers": schedulers})
 

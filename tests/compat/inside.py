@@ -56,5 +56,5 @@ def lowered(optimizer: ao.Adamax, gradients: list[Any], stepping: Any = None) ->
     if optimizer._donate:
         overwritten, params = (*overwritten, params), None
     return program._overwriting.lower(
-        overwritten, params, gradients, optimizer._table(), stepping
+        overwritten, params, gradients, optimizer._table(lambda: None), stepping
     )

@@ -331,3 +331,24 @@ def test_steps_in_pytorch_are_not_undone_by_the_codes_of_before():
     back.load_state_dict(theirs.state_dict())
     (new,) = back([ones])
     np.testing.assert_allclose((new - start).mean(), -0.01, rtol=0.02)
+
+
+@pytest.mark.parametrize("look", ["a refused step", "state_dict"])
+def test_a_switch_is_undone_before_the_next_step(look):
+    params = jnp.array([0.1, 0.37, -2.3])
+    optimizer = ao.Adamax([params], lr=0.1)
+    optimizer([params])
+    optimizer([1.7 * params])
+    before = optimizer.state_dict()
+    optimizer.param_groups[0]["state_dtype"] = jnp.uint16
+    if look == "state_dict":
+        assert "bound" in optimizer.state_dict()["state"][0]
+    else:
+        with pytest.raises(ValueError, match=r"shape \(7,\)"):
+            optimizer([jnp.ones(7)])
+    optimizer.param_groups[0]["state_dtype"] = None
+    after = optimizer.state_dict()
+    np.testing.assert_equal(
+        jax.tree.map(np.asarray, after["state"]),
+        jax.tree.map(np.asarray, before["state"]),
+    )

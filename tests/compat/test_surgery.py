@@ -356,3 +356,19 @@ def test_a_module_without_the_parameters(module):
     arrays = ao.Adamax(jnp.ones(2))
     with pytest.raises(ValueError, match="must be an nnx.Module with all parameters"):
         arrays(jnp.ones(2), net)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("kinds", [(float, complex), (complex, float)])
+def test_a_real_parameter_does_not_become_complex(kinds, steps):
+    first, other = (jnp.ones(2, kind) for kind in kinds)
+    optimizer = ao.Adamax([first], lr=0.1)
+    for _ in range(steps):
+        optimizer([first])
+    held = optimizer.param_groups[0]["params"]
+    optimizer.param_groups[0]["params"] = [other]
+    with pytest.raises(ValueError, match=r"params\[0\] must stay (real|complex)"):
+        optimizer([other])
+    optimizer.param_groups[0]["params"] = held
+    optimizer([first])
+    assert int(optimizer.state_dict()["state"][0]["step"]) == steps + 1

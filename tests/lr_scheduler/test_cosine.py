@@ -23,3 +23,13 @@ def test_warm_restarts_hit_every_restart(T_mult):
         scheduler.step()
         np.testing.assert_allclose(resumed.lrs(), optimizer.lrs(), rtol=1e-12)
         start += 3 * T_mult**cycle
+
+
+def test_rounding_does_not_lead_below_zero():
+    groups = Groups(0.0)
+    scheduler = lr_scheduler.CosineAnnealingLR(groups, 3, eta_min=1e-4)
+    lrs = []
+    for _ in range(12):
+        scheduler.step()
+        lrs += groups.lrs()
+    assert min(lrs) == 0.0 and max(lrs) > 9e-5

@@ -8,6 +8,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from adamax_optax import lr_scheduler
 from tests.lr_scheduler.scheduler_settings import LAMBDAS, Groups, Rate
@@ -65,3 +66,26 @@ def test_one_function_per_group(fn):
     scheduler = lr_scheduler.LambdaLR(Groups(0.5, 0.25), [fn, lambda t: 1.0])
     scheduler.step()
     assert scheduler.get_last_lr() == [0.5 * fn(1), 0.25]
+
+
+@pytest.mark.parametrize("kind", ["LambdaLR", "MultiplicativeLR"])
+def test_a_late_group_is_restored(kind):
+    def made(*lrs):
+        optimizer = Groups(0.1)
+        scheduler = getattr(lr_scheduler, kind)(optimizer, lambda t: 0.9)
+        optimizer.param_groups += [{"lr": lr} for lr in lrs]
+        return optimizer, scheduler
+
+    optimizer, scheduler = made(0.2)
+    scheduler.step()
+    again, other = made(optimizer.param_groups[1]["lr"])
+    other.load_state_dict(scheduler.state_dict())
+    assert other.state_dict() | {"_group_lrs": []} == (
+        scheduler.state_dict() | {"_group_lrs": []}
+    )
+    again.param_groups[:] = map(dict, optimizer.param_groups)
+    scheduler.step()
+    other.step()
+    assert again.param_groups == optimizer.param_groups
+    with pytest.raises(ValueError, match="must have at most 1 entries"):
+        made()[1].load_state_dict(scheduler.state_dict())

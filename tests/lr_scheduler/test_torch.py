@@ -384,3 +384,35 @@ def test_signature_equals_torch(torch, name):
     if name != "ChainedScheduler":
         assert ours.pop() == ("verbose", False)
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda m, o: m.SequentialLR(
+            o, [m.LinearLR(o, 0.1, 1.0, 3), m.ExponentialLR(o, 0.9)], [3]
+        ),
+        lambda m, o: m.OneCycleLR(o, 0.1, total_steps=50),
+        lambda m, o: m.CyclicLR(o, 0.01, 0.1, 3, cycle_momentum=True),
+    ],
+)
+@pytest.mark.parametrize("made_first", [False, True])
+def test_loads_torch_before_or_after_the_scheduler_is_made(torch, build, made_first):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    theirs = torch.optim.Adamax([parameter], lr=0.1)
+    reference = build(torch.optim.lr_scheduler, theirs)
+    with quiet():
+        for _ in range(5):
+            reference.step()
+    ours = Adamax([jnp.zeros(1)], lr=0.1)
+    scheduler = build(lr_scheduler, ours) if made_first else None
+    ours.load_state_dict(theirs.state_dict())
+    scheduler = scheduler or build(lr_scheduler, ours)
+    scheduler.load_state_dict(reference.state_dict())
+    for _ in range(3):
+        group, other = ours.param_groups[0], theirs.param_groups[0]
+        np.testing.assert_allclose(group["lr"], other["lr"], **CLOSE)
+        np.testing.assert_allclose(group["betas"], other["betas"], **CLOSE)
+        scheduler.step()
+        with quiet():
+            reference.step()
