@@ -115,9 +115,10 @@ def listed(params: Any) -> tuple[Any, dict[str, Any]]:
     """Return a group's `params` as a tree, and its entry `"param_names"`, if any.
 
     A generator, `filter(...)` or `dict.values()` becomes a list. Pairs of a name and a
-    parameter, as PyTorch's `named_parameters()` gives, become a list and the names.
+    parameter, as PyTorch's `named_parameters()` gives, become a list and the names. A
+    list is copied, as in PyTorch: the caller may change it.
     """
-    if isinstance(params, Iterator | ValuesView | ItemsView):
+    if isinstance(params, Iterator | ValuesView | ItemsView) or type(params) is list:
         params = list(params)
     pairs = isinstance(params, list | tuple) and all(
         isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)

@@ -189,10 +189,15 @@ def _options(group):
     """Return a group with plain numbers, without names and what only the class has."""
     ours = ("params", "param_names", "state_dtype", "lazy_rows")
     options = {k: v for k, v in group.items() if k not in ours}
-    options = jax.tree.map(
-        lambda x: x.item() if np.size(x) == 1 and hasattr(x, "item") else x, options
-    )
+    options = jax.tree.map(_plain, options)
     return {**options, "params": list(group["params"])}
+
+
+def _plain(x):
+    """Return an array as a number or a tuple: `torch.load` refuses other types."""
+    if not hasattr(x, "tolist"):
+        return x
+    return x.item() if np.size(x) == 1 else tuple(x.tolist())
 
 
 def _known(opt_state):

@@ -372,3 +372,11 @@ def test_a_real_parameter_does_not_become_complex(kinds, steps):
     optimizer.param_groups[0]["params"] = held
     optimizer([first])
     assert int(optimizer.state_dict()["state"][0]["step"]) == steps + 1
+
+
+def test_a_list_of_parameters_is_copied():
+    own = [jnp.ones(2)]
+    optimizer, grouped = ao.Adamax(own), ao.Adamax([{"params": own}])
+    own.append(jnp.ones(3))
+    assert len(optimizer([jnp.ones(2)])) == 1
+    assert len(grouped([[jnp.ones(2)]])[0]) == 1
