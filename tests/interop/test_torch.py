@@ -724,6 +724,6 @@ def test_a_net_goes_on_in_nnx(trained):
 
 def test_options_are_plain_in_pytorch():
     optimizer = ao.Adamax([jnp.ones(2)], betas=np.array([0.8, 0.9]))
-    (group,) = interop.to_torch(optimizer.state_dict())["param_groups"]
+    (group,) = to_torch(optimizer.state_dict())["param_groups"]
     assert group["betas"] == (0.8, 0.9)
     assert {type(beta) for beta in group["betas"]} == {float}
