@@ -239,4 +239,12 @@ def _saved_options(group, names):
 
 
 def _option(value):
+    """Return a copy of an option; of a tuple or a float too, which deepcopy shares.
+
+    A scheduler takes the object that it wrote itself for one that nobody has set since.
+    """
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, tuple):
+        return tuple(list(value))
     return to_numpy(value) if is_tensor(value) else copy.deepcopy(value)

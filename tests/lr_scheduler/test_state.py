@@ -405,3 +405,14 @@ def test_a_scheduler_does_not_keep_parameters_alive():
     for _ in range(2):
         optimizer(jnp.ones(3))
     assert alive() is None
+
+
+def test_a_rate_that_was_loaded_counts_as_set():
+    optimizer = Adamax(jnp.ones(2), lr=0.1)
+    scheduler = lr_scheduler.StepLR(optimizer, 1, 0.5)
+    first = optimizer.state_dict()
+    for _ in range(3):
+        scheduler.step()
+    optimizer.load_state_dict(first)
+    scheduler.load_state_dict(scheduler.state_dict() | {"_group_lrs": [0.7]})
+    assert optimizer.param_groups[0]["lr"] == 0.1
