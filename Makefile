@@ -4,7 +4,7 @@
 # make lowest    the tests of `make test` at the lowest supported versions
 # make docs      build the pages: out/docs/index.html (two minutes for the notebooks)
 # make bench     measure the state forms and the speed, and draw them (half an hour)
-# make accelerators  compile the steps for an H100 and a TPU, without either (5 minutes)
+# make accelerators  compile the steps for an H100 and a TPU, without either (a few minutes)
 # make check     lint and type-check
 # make faults    plant known faults one by one and check that tests fail (half an hour)
 # make clean     remove everything that these made
