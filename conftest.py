@@ -41,7 +41,7 @@ def pytest_configure(config):
 # Programs that need other libraries. pytest would import them to look for doctests.
 collect_ignore_glob = [
     f"tests/{library}/*.py"
-    for library in ("fairseq", "mindspore", "mxnet", "paddle", "tensorflow")
+    for library in ("mindspore", "mxnet", "paddle", "repositories", "tensorflow")
 ]
 
 

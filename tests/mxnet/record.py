@@ -15,12 +15,13 @@ gradients here are other than 0. In version 1, `clip_gradient` comes after the d
 the unreleased version 2, before it.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mxnet
 import numpy as np
 
-from tests.recording import SHAPES, STEPS, record_all
+from tests.recording import STEPS, record_all, record_leaves
 
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -32,32 +33,16 @@ CASES: dict[str, dict[str, Any]] = {
 DEFAULTS = {"learning_rate": 0.002, "beta1": 0.9, "beta2": 0.999}
 
 
-def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a gradient for each step: of mixed size, one element in eight 0.
-
-    None is so small that the decay outweighs it; see `tests/running.py`.
-    """
-    gradients = rng.standard_normal((STEPS, *shape)) * 10.0 ** rng.uniform(-1, 1, shape)
-    gradients[1:] *= rng.random((STEPS - 1, *shape)) > 0.125
-    return gradients.astype(np.float32)
-
-
-def record(name: str, settings: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Run a case and return its arrays."""
-    rng = np.random.default_rng(list(name.encode()))
+def run(
+    settings: Mapping[str, Any], initial: np.ndarray, gradients: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Return the parameter after each step."""
     optimizer = mxnet.optimizer.Adamax(**settings)
-    arrays = {}
-    for i, shape in enumerate(SHAPES):
-        gradients = draw(rng, shape)
-        weight = mxnet.nd.array(rng.uniform(-1, 1, shape).astype(np.float32))
-        state = optimizer.create_state(i, weight)
-        history = [weight.asnumpy()]
-        for gradient in gradients:
-            optimizer.update(i, weight, mxnet.nd.array(gradient), state)
-            history.append(weight.asnumpy())
-        arrays[f"{name}/params_{i}"] = np.stack(history)
-        arrays[f"{name}/grads_{i}"] = gradients
-    return arrays
+    weight = mxnet.nd.array(initial)
+    state = optimizer.create_state(0, weight)
+    for gradient in gradients:
+        optimizer.update(0, weight, mxnet.nd.array(gradient), state)
+        yield weight.asnumpy()
 
 
 def main() -> None:
@@ -67,7 +52,7 @@ def main() -> None:
         "steps": STEPS,
         "cases": {name: {**DEFAULTS, **case} for name, case in CASES.items()},
     }
-    record_all("mxnet", CASES, record, overview)
+    record_all("mxnet", CASES, record_leaves(run), overview)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ The lines are read from the page and run with the hyperparameters of each case. 
 compared with
 
 - Keras 3, live;
-- TensorFlow, PaddlePaddle, MXNet and fairseq, recorded by `record.py` in the folders
-  of these names under `tests`;
-- loops in float64, written here from the sources that the page names.
+- TensorFlow, PaddlePaddle, MXNet and files of other repositories, recorded by
+  `record.py` in the folders of these names under `tests`.
 
 Tolerance in float32: 1e-6 of the element's largest value in the run, plus 1e-6 of the
 learning rate for each step, since every step rounds, and these libraries compute
@@ -87,12 +86,20 @@ def recorded(library):
 TENSORFLOW, TENSORFLOW_RUNS = recorded("tensorflow")
 PADDLE, PADDLE_RUNS = recorded("paddle")
 MXNET, MXNET_RUNS = recorded("mxnet")
-FAIRSEQ, FAIRSEQ_RUNS = recorded("fairseq")
-WITHOUT = "with `--no-bias-correction`"
 NAMES = {
     "legacy": "TensorFlow 2, `tf_keras.optimizers.legacy.Adamax`",
     "sparse": "the same, given `tf.IndexedSlices`",
     "tf_keras": "Keras 2, `tf_keras.optimizers.Adamax`",
+}
+REPOSITORIES = {
+    "efficient_vdvae_jax": "Efficient-VDVAE in JAX",
+    "efficient_vdvae_torch": "Efficient-VDVAE in PyTorch, NVAE",
+    "fairseq": "fairseq, `--optimizer adamax`",
+    "fairseq_uncorrected": "fairseq, with `--no-bias-correction`",
+    "glow": "Glow, `optim.adamax`",
+    "lasagne": "Lasagne, `lasagne.updates.adamax`",
+    "mt_dnn": "mt-dnn (BERT)",
+    "nvae": "Efficient-VDVAE in PyTorch, NVAE",
 }
 
 
@@ -100,8 +107,7 @@ def test_recordings_are_those_that_the_page_names():
     assert TENSORFLOW["tensorflow"] == TENSORFLOW["tf_keras"] == "2.21.0"
     assert PADDLE["paddle"] == "3.3.0"
     assert MXNET["mxnet"] == "1.9.1"
-    assert FAIRSEQ["fairseq"] == "0.12.2"
-    for overview in (TENSORFLOW, PADDLE, MXNET, FAIRSEQ):
+    for overview in (TENSORFLOW, PADDLE, MXNET):
         assert f"recorded, {len(overview['cases'])} runs" in PAGE.read_text()
 
 
@@ -190,21 +196,33 @@ def test_mxnet(case, leaf):
     assert_follows(tx, history[0], MXNET_RUNS[f"{case}/grads_{leaf}"], history)
 
 
+def test_paper():
+    # MXNet's rule without its decay. The float64 loop is in `test_paper.py`.
+    for case, settings in MXNET["cases"].items():
+        if settings.keys() == {"learning_rate", "beta1", "beta2"}:
+            tx = ours(
+                "the paper, Algorithm 2",
+                lr=settings["learning_rate"],
+                b1=settings["beta1"],
+                b2=settings["beta2"],
+            )
+            history = MXNET_RUNS[f"{case}/params_0"]
+            assert_follows(tx, history[0], MXNET_RUNS[f"{case}/grads_0"], history)
+
+
 @pytest.mark.parametrize("leaf", [0, 1])
-@pytest.mark.parametrize("case", FAIRSEQ["cases"])
-def test_fairseq(case, leaf):
-    settings = FAIRSEQ["cases"][case]
-    corrected = settings["bias_correction"]
-    tx = ours(
-        f"fairseq, {'`--optimizer adamax`' if corrected else WITHOUT}",
-        lr=settings["lr"],
-        b1=settings["betas"][0],
-        b2=settings["betas"][1],
-        eps=settings["eps"],
-        weight_decay=settings["weight_decay"],
-    )
-    history = FAIRSEQ_RUNS[f"{case}/params_{leaf}"]
-    assert_follows(tx, history[0], FAIRSEQ_RUNS[f"{case}/grads_{leaf}"], history)
+@pytest.mark.parametrize("case", ["defaults", "betas", "others"])
+@pytest.mark.parametrize("rule", REPOSITORIES)
+def test_repositories(rule, case, leaf):
+    overview, runs = recorded(f"repositories/{rule}")
+    settings = overview["cases"][case]
+    tx = ours(REPOSITORIES[rule], **settings)
+    if rule == "glow" and settings["weight_decay"]:
+        # Its decay is a factor, recorded at 1 - weight_decay.
+        decay = optax.add_decayed_weights(-settings["weight_decay"])
+        tx = optax.chain(tx, decay)
+    history = runs[f"{case}/params_{leaf}"]
+    assert_follows(tx, history[0], runs[f"{case}/grads_{leaf}"], history)
 
 
 @pytest.mark.parametrize("eps", [1e-7, 1e-2])
@@ -232,96 +250,6 @@ def test_keras(eps, weight_decay):
     assert_follows(tx, history[0], gradients, np.stack(history))
 
 
-# The loops. Each is a function of θ, g, m, u, t and the hyperparameters that returns
-# the next θ, m and u, in the order of its source.
-
-
-def paper(theta, g, m, u, t, lr, b1, b2, **_):
-    """Return Algorithm 2: Kingma & Ba, arXiv:1412.6980, section 7.1."""
-    m = b1 * m + (1 - b1) * g
-    u = np.maximum(b2 * u, np.abs(g))
-    return theta - lr / (1 - b1**t) * m / u, m, u
-
-
-def lasagne(theta, g, m, u, t, lr, b1, b2, eps, **_):
-    """Return Lasagne/Lasagne, lasagne/updates.py, `adamax`."""
-    a = lr / (1 - b1**t)
-    m = b1 * m + (1 - b1) * g
-    u = np.maximum(b2 * u, np.abs(g))
-    return theta - a * m / (u + eps), m, u
-
-
-def mt_dnn(theta, g, m, u, t, lr, b1, b2, eps, weight_decay):
-    """Return namisan/mt-dnn, module/bert_optim.py, `Adamax.step`."""
-    # torch.nn.utils.clip_grad_norm_(p, 1.0), of this tensor alone
-    g = g * min(1.0, 1.0 / (np.sqrt((g**2).sum()) + 1e-6))
-    m = m * b1 + (1 - b1) * g
-    u = np.maximum(u * b2, np.abs(g) + eps)
-    update = m / (u + eps)
-    update = update + weight_decay * theta
-    return theta - lr * update, m, u
-
-
-def glow(theta, g, m, u, t, lr, b1, b2, eps, **_):
-    """Return openai/glow, optim.py, `adamax`, with `hps.weight_decay` at its 1."""
-    alpha = lr * np.sqrt(1 - b2**t) / (1 - b1**t)
-    m = b1 * m + (1 - b1) * g
-    u = np.maximum(b2 * u, np.abs(g))
-    return 1.0 * theta - alpha * (m / (u + eps)), m, u
-
-
-def vdvae_torch(theta, g, m, u, t, lr, b1, b2, eps, weight_decay):
-    """Return Rayhane-mamah/Efficient-VDVAE, efficient_vdvae_torch/model/adamax.py."""
-    g = g + weight_decay * theta
-    m = m * b1 + (1 - b1) * g
-    u = np.maximum(u * b2, np.abs(g) + eps)
-    return theta - lr / (1 - b1**t) * m / u, m, u
-
-
-def vdvae_jax(theta, g, m, u, t, lr, b1, b2, eps, weight_decay):
-    """Return the same, efficient_vdvae_jax/model/adamax.py and optimizers.py."""
-    m = (1 - b1) * g + b1 * m
-    u = np.maximum(b2 * u, np.abs(g) + eps)
-    update = (m / (1 - b1**t)) / u
-    return theta - lr * (update + weight_decay * theta), m, u
-
-
-LOOPS = {
-    "the paper, Algorithm 2": paper,
-    "Lasagne, `lasagne.updates.adamax`": lasagne,
-    "mt-dnn (BERT)": mt_dnn,
-    "Glow, `optim.adamax`": glow,
-    "Efficient-VDVAE in PyTorch, NVAE": vdvae_torch,
-    "Efficient-VDVAE in JAX": vdvae_jax,
-}
-HYPER = [
-    dict(lr=2e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0),
-    dict(lr=0.05, b1=0.7, b2=0.95, eps=1e-2, weight_decay=0.1),
-]
-
-
-def loop(rule, theta, gradients, **hyper):
-    """Return the parameters after each step of a loop in float64."""
-    m, u, history = np.zeros_like(theta), np.zeros_like(theta), []
-    for t, g in enumerate(gradients, start=1):
-        theta, m, u = rule(theta, g, m, u, t, **hyper)
-        history.append(theta)
-    return np.stack(history)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("hyper", HYPER, ids=["defaults", "others"])
-@pytest.mark.parametrize("name", LOOPS)
-def test_published_equations(name, hyper):
-    # No element is 0 from the beginning: the paper would divide 0 by 0.
-    gradients = random_gradients((5, 3), STEPS)
-    gradients[0] = np.abs(gradients[0]) + 1
-    theta = np.random.default_rng(1).normal(size=(5, 3))
-    expected = loop(LOOPS[name], theta, gradients, **hyper)
-    got, _ = trajectory(ours(name, **hyper), theta, gradients)
-    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
-
-
 def test_every_line_has_a_test():
     elsewhere = {
         "PyTorch, `torch.optim.Adamax`": "torch",
@@ -332,8 +260,7 @@ def test_every_line_has_a_test():
     }
     for test in elsewhere.values():
         assert (ROOT / f"tests/numbers/test_{test}.py").is_file()
-    here = {*LOOPS, *NAMES.values(), *elsewhere}
-    here |= {"Keras 3, `keras.optimizers.Adamax`"}
+    here = {*NAMES.values(), *REPOSITORIES.values(), *elsewhere}
+    here |= {"the paper, Algorithm 2", "Keras 3, `keras.optimizers.Adamax`"}
     here |= {"PaddlePaddle, `paddle.optimizer.Adamax`", "MXNet, `mx.optimizer.Adamax`"}
-    here |= {"fairseq, `--optimizer adamax`", f"fairseq, {WITHOUT}"}
     assert set(LINES) == here
