@@ -154,17 +154,18 @@ def _transformation(pattern, rule, optimizer, defaults):
     bound.apply_defaults()
     try:
         if scale is not None:
-            bound.arguments["learning_rate"] = _scaled(bound, scale)
-        return optimizer(*bound.args, **bound.kwargs)
+            known = {**bound.arguments, **bound.kwargs}
+            arguments["learning_rate"] = _scaled(known, scale)
+        return optimizer(**arguments)
     except ValueError as error:
         raise ValueError(f"The rule {pattern!r}: {error}") from error
 
 
-def _scaled(bound, scale):
+def _scaled(arguments, scale):
     """Return the learning rate among the arguments, multiplied by `scale`."""
-    if "learning_rate" not in bound.arguments:
+    if "learning_rate" not in arguments:
         raise ValueError("learning_rate_scale needs an optimizer with a learning_rate.")
-    rate = bound.arguments["learning_rate"]
+    rate = arguments["learning_rate"]
     check_range("learning_rate_scale", scale)
     check_learning_rate(rate)
     return (lambda count: scale * rate(count)) if callable(rate) else scale * rate

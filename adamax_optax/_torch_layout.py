@@ -16,6 +16,9 @@ from adamax_optax._arrays import to_numpy, whole_number
 from adamax_optax._checks import refuse
 
 KEYS = ("step", "exp_avg", "exp_inf")
+# An option of saved groups, which PyTorch does not have: the largest step count of all
+# parameters. It tells a state whose entries were lost from one before the first step.
+STEPS_TAKEN = "steps_taken"
 
 
 class Entry(NamedTuple):

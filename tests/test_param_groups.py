@@ -304,6 +304,18 @@ def test_bad_rules(rules, message):
         ao.param_groups(rules)
 
 
+def test_scales_a_learning_rate_that_the_signature_does_not_name():
+    def wrapped(**kwargs):
+        return ao.adamax(**kwargs)
+
+    tx = ao.param_groups(
+        {"x": {"learning_rate_scale": 0.5}}, wrapped, learning_rate=1.0
+    )
+    params = {"x": jnp.ones(2)}
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates["x"], -0.5, rtol=1e-6)
+
+
 def test_optimizers_that_do_not_fit():
     with pytest.raises(ValueError, match="'x': learning_rate_scale needs an optimizer"):
         ao.param_groups({"x": {"learning_rate_scale": 0.1}}, ao.scale_by_adamax)

@@ -255,12 +255,13 @@ class Adamax:
           ``{"state": {0: {"step": …, "exp_avg": …, "exp_inf": …}, …},
           "param_groups": [{"lr": …, …, "params": [0, …]}, …]}``. Parameters are
           numbered in order through all groups; one that has never taken a step has no
-          entry under `"state"`. `"param_names"` of a group lists their names, such as
-          ``"conv1.kernel"``, unless these are numbers. Moments of a reduced
-          `state_dtype` are decoded; the numbers `"scale"`, `"bound"` (uint16 only) and
-          `"key"` beside them restore the codes bit for bit; with `"lazy_rows"`, the
-          first two are arrays of one for each row. The dict is a deep copy with JAX
-          arrays and can be pickled. As in PyTorch, it does not contain the parameters.
+          entry under `"state"`. Of a group, `"param_names"` lists the names, such as
+          ``"conv1.kernel"``, unless these are numbers, and `"steps_taken"` is the
+          largest step count of all. Moments of a reduced `state_dtype` are decoded; the
+          numbers `"scale"`, `"bound"` (uint16 only) and `"key"` beside them restore the
+          codes bit for bit; with `"lazy_rows"`, the first two are arrays of one for
+          each row. The dict is a deep copy with JAX arrays and can be pickled. As in
+          PyTorch, it does not contain the parameters.
         """
         with self._lock:
             layout = self._refreshed()

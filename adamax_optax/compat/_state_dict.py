@@ -13,6 +13,7 @@ import numpy as np
 from adamax_optax._arrays import cast_like, is_tensor, joined, to_numpy
 from adamax_optax._checks import refuse
 from adamax_optax._torch_layout import (
+    STEPS_TAKEN,
     Entry,
     are_numbers,
     checked_names,
@@ -37,6 +38,7 @@ def save(
 ) -> dict[str, Any]:
     """Return a state dict with the arrays of `states`."""
     ends = np.cumsum(layout.sizes).tolist()
+    steps = max((state.count for state in states), default=0)
     return {
         "state": {
             number: {
@@ -47,7 +49,11 @@ def save(
             if state.count > 0
         },
         "param_groups": [
-            {**_saved_options(group, names), "params": list(range(end - size, end))}
+            {
+                **_saved_options(group, names),
+                STEPS_TAKEN: steps,
+                "params": list(range(end - size, end)),
+            }
             for group, names, size, end in zip(
                 layout.groups, _names(layout), layout.sizes, ends, strict=True
             )
@@ -70,8 +76,11 @@ def load(
     for saved, known, group in zip(
         state_dict["param_groups"], names, layout.groups, strict=True
     ):
-        own = {"params"} if known is None else {"params", "param_names"}
+        own = {"params", STEPS_TAKEN, *(() if known is None else ["param_names"])}
         loaded = {k: _option(v) for k, v in saved.items() if k not in own}
+        lr = loaded.get("lr")
+        if isinstance(lr, float) and -1e-15 < lr < 0:
+            loaded["lr"] = 0.0  # PyTorch's CosineAnnealingLR rounds below 0
         kept = {k: v for k, v in group.items() if k in ("params", *_OWN)}
         groups.append({**copy.deepcopy(dict(defaults)), **kept, **loaded})
     layout.check(groups, look=True)
@@ -148,6 +157,12 @@ def _load_moments(
     problems: list[str] = []
     saved = read_entries(state_dict, labels.__getitem__, problems)
     codings = {number_of(key): entry for key, entry in state_dict["state"].items()}
+    had_steps = any(group.get(STEPS_TAKEN) for group in state_dict["param_groups"])
+    if had_steps and not state_dict["state"]:
+        problems.append(
+            f"'state' is empty, although the run had taken steps: the entries of "
+            f"{[*labels.values()]} were lost"
+        )
     states = list(map(_moments.init, layout.read()))
     for i, (key, dtype) in enumerate(zip(keys, dtypes, strict=True)):
         if key in saved:

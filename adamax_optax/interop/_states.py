@@ -19,6 +19,7 @@ from adamax_optax._checks import refuse
 from adamax_optax._lazy_rows import with_row_scales
 from adamax_optax._stacks import has_stacks
 from adamax_optax._torch_layout import (
+    STEPS_TAKEN,
     Entry,
     are_numbers,
     is_state_dict,
@@ -331,7 +332,12 @@ class StateDict:
             for key, name in zip(self._keys, self.names, strict=True)
             if (entry := found[name]) is not None
         }
-        return {"state": state, "param_groups": self._state_dict["param_groups"]}
+        steps = max((entry.step for entry in found.values() if entry), default=0)
+        groups = [
+            {**group, STEPS_TAKEN: steps} if STEPS_TAKEN in group else group
+            for group in self._state_dict["param_groups"]
+        ]
+        return {"state": state, "param_groups": groups}
 
 
 def _name(path):

@@ -9,6 +9,7 @@ import numpy as np
 
 from adamax_optax._arrays import to_numpy
 from adamax_optax._torch_layout import (
+    STEPS_TAKEN,
     is_state_dict,
     parameters,
     read_entries,
@@ -187,7 +188,7 @@ def _names_in(order, keys):
 
 def _options(group):
     """Return a group with plain numbers, without names and what only the class has."""
-    ours = ("params", "param_names", "state_dtype", "lazy_rows")
+    ours = ("params", "param_names", STEPS_TAKEN, "state_dtype", "lazy_rows")
     options = {k: v for k, v in group.items() if k not in ours}
     options = jax.tree.map(_plain, options)
     return {**options, "params": list(group["params"])}

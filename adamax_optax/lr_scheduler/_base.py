@@ -328,7 +328,8 @@ class LRScheduler:
 
         The optimizer is not changed, except where the constructor has just changed it:
         a learning rate that has not been set since is restored too. So an optimizer may
-        be loaded before or after its scheduler is made.
+        be loaded before or after its scheduler is made (see ``docs/porting.md`` for an
+        exception).
 
         Args:
           state_dict: A dict from `state_dict`, of this class or of PyTorch's. Its

@@ -132,6 +132,33 @@ def test_a_saved_state_is_no_ones_but_the_callers():
     jax.tree.map(np.testing.assert_array_equal, saved["state"], arrays)
 
 
+def test_a_state_that_lost_its_entries_is_refused():
+    optimizer, scheduler = make()
+    run(optimizer, scheduler, 0, 3)
+    saved = optimizer.state_dict()
+    saved["state"] = {}
+    fresh, _ = make()
+    for other in (saved, json.loads(json.dumps(saved))):
+        with pytest.raises(ValueError, match=r"'state' is empty.*params\[1\]"):
+            fresh.load_state_dict(other)
+        assert fresh.state_dict()["state"] == {}
+    # The option is no hyperparameter, and says nothing about a loaded run.
+    assert "steps_taken" not in optimizer.param_groups[0]
+    optimizer.load_state_dict(fresh.state_dict())
+    fresh.load_state_dict(optimizer.state_dict())
+
+
+def test_a_rate_that_pytorch_rounded_below_zero():
+    optimizer, _ = make()
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["lr"] = -2.6e-19
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    saved["param_groups"][0]["lr"] = -1e-3
+    with pytest.raises(ValueError, match="lr must be"):
+        optimizer.load_state_dict(saved)
+
+
 def test_loading_resets_what_the_saved_state_does_not_have():
     optimizer, scheduler = make()
     fresh = optimizer.state_dict()
