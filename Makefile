@@ -1,6 +1,6 @@
 # make demo      train LeNet-5 on real digits and draw what it learned
 # make test      the tests, except the slow ones
-# make test-all  the slow ones too (notebooks, benchmarks, processes), and the coverage
+# make test-all  the same with their coverage, and the slow ones (notebooks, processes)
 # make lowest    the tests of `make test` at the lowest supported versions
 # make docs      build the pages: out/docs/index.html (two minutes for the notebooks)
 # make bench     measure the state forms and the speed, and draw them (half an hour)
@@ -34,7 +34,8 @@ test: $(VENV)/.installed-$(TEST_GROUPS)
 	$(bin)/python -m pytest -n auto -m "not slow" $(TEST_ARGS)
 
 test-all: $(VENV)/.installed-$(TEST_GROUPS)
-	$(bin)/python -m pytest -n auto --cov $(TEST_ARGS)
+	$(bin)/python -m pytest -n auto -m "not slow" --cov $(TEST_ARGS)
+	$(bin)/python -m pytest -n auto -m slow $(TEST_ARGS)
 
 lowest: $(VENV)/.installed-lowest
 	$(bin)/uv venv --quiet --clear --python $(bin)/python .venv-lowest
