@@ -26,24 +26,24 @@ Each class lists under "Differences" where MindSpore and PyTorch disagree. It fo
 MindSpore's documentation where that is explicit, and PyTorch otherwise.
 """
 
-from adamax_optax.lr_scheduler._base import LRScheduler as LRScheduler
-from adamax_optax.lr_scheduler._cosine import CosineAnnealingLR as CosineAnnealingLR
+from adamax_optax.lr_scheduler._base import LRScheduler
 from adamax_optax.lr_scheduler._cosine import (
-    CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
 )
-from adamax_optax.lr_scheduler._cyclic import CyclicLR as CyclicLR
-from adamax_optax.lr_scheduler._factor import ConstantLR as ConstantLR
-from adamax_optax.lr_scheduler._factor import ExponentialLR as ExponentialLR
-from adamax_optax.lr_scheduler._factor import LinearLR as LinearLR
-from adamax_optax.lr_scheduler._factor import MultiStepLR as MultiStepLR
-from adamax_optax.lr_scheduler._factor import PolynomialLR as PolynomialLR
-from adamax_optax.lr_scheduler._factor import StepLR as StepLR
-from adamax_optax.lr_scheduler._lambda import LambdaLR as LambdaLR
-from adamax_optax.lr_scheduler._lambda import MultiplicativeLR as MultiplicativeLR
-from adamax_optax.lr_scheduler._one_cycle import OneCycleLR as OneCycleLR
-from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau as ReduceLROnPlateau
-from adamax_optax.lr_scheduler._sequential import ChainedScheduler as ChainedScheduler
-from adamax_optax.lr_scheduler._sequential import SequentialLR as SequentialLR
+from adamax_optax.lr_scheduler._cyclic import CyclicLR
+from adamax_optax.lr_scheduler._factor import (
+    ConstantLR,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
+from adamax_optax.lr_scheduler._lambda import LambdaLR, MultiplicativeLR
+from adamax_optax.lr_scheduler._one_cycle import OneCycleLR
+from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
+from adamax_optax.lr_scheduler._sequential import ChainedScheduler, SequentialLR
 
 __all__ = [
     "ChainedScheduler",
