@@ -156,11 +156,7 @@ def step_lr(
     """
     _curves.check_step(step_size, gamma)
     step_size = int(step_size)
-
-    def factor(t: Any) -> Any:
-        return _curves.geometric(gamma, _curves.step_decays(t, step_size), xp=jnp)
-
-    return _scaled(base_lr, factor)
+    return _scaled(base_lr, lambda t: _curves.geometric(gamma, t // step_size, xp=jnp))
 
 
 def multi_step_lr(
@@ -445,9 +441,9 @@ def cyclic_lr(
       >>> print(*(f"{schedule(count):.6g}" for count in range(1, 6)))
       0.010045 0.01009 0.010135 0.01018 0.010225
     """
-    _curves.check_cyclic(
-        base_lr, max_lr, step_size_up, step_size_down, mode, gamma, scale_fn
-    )
+    check_real("base_lr", base_lr, 0.0)
+    check_real("max_lr", max_lr, 0.0)
+    _curves.check_cyclic(step_size_up, step_size_down, mode, gamma, scale_fn)
     sizes = _curves.cycle_sizes(step_size_up, step_size_down)
     scale = _curves.cycle_scale(mode, gamma, scale_fn, scale_mode, xp=jnp)
     return _schedule(
@@ -508,9 +504,8 @@ def one_cycle_lr(
       >>> print(*(f"{schedule(count):.4g}" for count in range(5)))
       0.004 0.052 0.1 0.09505 0.08117
     """
-    _curves.check_one_cycle(
-        max_lr, pct_start, anneal_strategy, div_factor, final_div_factor
-    )
+    check_real("max_lr", max_lr, 0.0)
+    _curves.check_one_cycle(pct_start, anneal_strategy, div_factor, final_div_factor)
     last = _curves.one_cycle_steps(total_steps, epochs, steps_per_epoch) - 1
     low = max_lr / div_factor
     lrs = {"initial_lr": low, "max_lr": max_lr, "min_lr": low / final_div_factor}

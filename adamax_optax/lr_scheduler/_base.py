@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -45,22 +46,6 @@ def group_lrs(optimizer: HasParamGroups) -> list[float]:
     return [as_float("lr", group["lr"]) for group in optimizer.param_groups]
 
 
-@contextlib.contextmanager
-def all_or_nothing(scheduler: "LRScheduler", groups: list[Group]) -> Iterator[None]:
-    """Restore the scheduler and the groups if the block raises."""
-    changed: list[MutableMapping[str, Any]] = [*groups]
-    changed += [vars(part) for part in scheduler._parts()]
-    before = [dict(mapping) for mapping in changed]
-    try:
-        yield
-    except BaseException:
-        for mapping, entries in zip(changed, before, strict=True):
-            mapping.update(entries)
-            for key in mapping.keys() - entries.keys():
-                del mapping[key]
-        raise
-
-
 def per_group(name: str, value: T | Sequence[T], groups: list[Group]) -> list[T]:
     """Return `value` as a list with one entry per group."""
     if not isinstance(value, (list, tuple)):
@@ -71,6 +56,16 @@ def per_group(name: str, value: T | Sequence[T], groups: list[Group]) -> list[T]
             f"in optimizer.param_groups; got {len(value)}: {value!r}."
         )
     return list(value)
+
+
+def numbers_per_group(
+    name: str, value: Any, groups: list[Group], high: float = math.inf
+) -> list[float]:
+    """Return `value` as a list with one float in [0, high) per group."""
+    values = per_group(name, value, groups)
+    for number in values:
+        check_real(name, number, 0.0, high, without_high=True)
+    return [as_float(name, number) for number in values]
 
 
 def extended(name: str, values: list[T], groups: int) -> list[T]:
@@ -282,10 +277,9 @@ class LRScheduler:
                     f"{last_epoch} needs: load the optimizer's saved state first, or "
                     "start from the beginning with last_epoch=-1."
                 )
-        verbose = as_verbose(verbose)
-        with all_or_nothing(self, groups):
-            self.optimizer = optimizer
-            self._verbose = verbose
+        self._verbose = as_verbose(verbose)
+        self.optimizer = optimizer
+        with self._all_or_nothing():
             self.base_lrs = [initial_lr(group) for group in groups]
             self.last_epoch = int(last_epoch)
             self._initial_step()
@@ -315,7 +309,8 @@ class LRScheduler:
         """Return all attributes except the optimizer, in PyTorch's layout.
 
         Save the optimizer's state as well: it holds the current learning rates. They
-        are also here, under ``"_group_lrs"``.
+        are also here, under ``"_group_lrs"``. A function that was passed in is not
+        saved, but the attributes of a callable object are.
 
         Returns:
           A dict of plain numbers, strings, lists and dicts, which JSON and MessagePack
@@ -356,7 +351,7 @@ class LRScheduler:
         for name in ("base_lrs", "_last_lr", *_WRITTEN, *self._lists):
             check_entries(name, state.get(name, self._last_lr), len(groups))
         written = {name: state.pop(name, []) for name in _WRITTEN}
-        with all_or_nothing(self, groups):
+        with self._all_or_nothing():
             self.__dict__.update(state)
             self._mend(written)
 
@@ -366,6 +361,21 @@ class LRScheduler:
     def _parts(self) -> list[Any]:
         """Return the objects whose attributes are the state."""
         return [self]
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Restore the scheduler and the groups if the block raises."""
+        changed: list[MutableMapping[str, Any]] = [*self.optimizer.param_groups]
+        changed += [vars(part) for part in self._parts()]
+        before = [dict(mapping) for mapping in changed]
+        try:
+            yield
+        except BaseException:
+            for mapping, entries in zip(changed, before, strict=True):
+                mapping.update(entries)
+                for key in mapping.keys() - entries.keys():
+                    del mapping[key]
+            raise
 
     def _written(self) -> dict[str, list[float]]:
         """Return the current values of the entries that the scheduler writes."""
@@ -386,10 +396,8 @@ class LRScheduler:
 
     def _initial_step(self) -> None:
         self._is_initial = True
-        try:
-            self.step()
-        finally:
-            del self._is_initial
+        self.step()
+        del self._is_initial
         self._note_made()
 
     def _note_made(self) -> None:
@@ -404,7 +412,7 @@ class LRScheduler:
         self.last_epoch = -1
 
     def _update_lr(self, epoch: Any = None) -> None:
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             self._join_new_groups()
             # MindSpore's subclasses read the current learning rates here.
             self._last_lr = group_lrs(self.optimizer)

@@ -62,7 +62,7 @@ class CosineAnnealingLR(LRScheduler):
         before = _curves.half_cosine(t - 1, self.T_max)
         if before == 0:  # η_{t-1} = η_min: no distance left to scale, so rise from 0
             return [
-                lr + _curves.between(0.0, base_lr - self.eta_min, now)
+                lr + (base_lr - self.eta_min) * now
                 for lr, base_lr in zip(self._last_lr, self.base_lrs, strict=True)
             ]
         # η_t - η_min = (η_{t-1} - η_min) c(t) / c(t-1)
@@ -83,7 +83,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         lr(t) = eta_min + (initial_lr - eta_min) * (1 + cos(pi T_cur / T_i)) / 2
 
     T_cur epochs have passed since the last restart, and the cycle lasts
-    T_i = T_0 * T_mult^i epochs. Not chainable: it overwrites the changes of other
+    T_i = T_0 * T_mult^i epochs. ``step(epoch + i / iters)`` after batch i changes the
+    learning rate within an epoch. Not chainable: it overwrites the changes of other
     schedulers.
 
     Args:
@@ -134,19 +135,6 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def get_lr(self) -> list[float]:
         share = _curves.half_cosine(self.T_cur, self.T_i)
         return [_curves.between(self.eta_min, lr, share) for lr in self.base_lrs]
-
-    def step(self, epoch: Any = None) -> None:
-        """Set the learning rates for one epoch later, or for `epoch`.
-
-        Args:
-          epoch: A number >= 0; a fraction, such as ``epoch + i / iters`` after batch i,
-            changes the learning rate within an epoch. ``None`` (default): one epoch
-            after the last step.
-
-        Raises:
-          ValueError: If `epoch` is not a finite number >= 0.
-        """
-        self._update_lr(epoch)
 
     def _next_lrs(self, epoch: Any) -> list[Any]:
         if epoch is None and self.last_epoch < 0:

@@ -62,11 +62,6 @@ def check_gamma(gamma: Any) -> None:
     check_real("gamma", gamma, 0.0)
 
 
-def step_decays(t: Any, step_size: int) -> Any:
-    """k(t) = ⌊t / step_size⌋."""
-    return t // step_size
-
-
 def check_step(step_size: Any, gamma: Any) -> None:
     check_count("step_size", step_size, 1)
     check_gamma(gamma)
@@ -253,16 +248,12 @@ def cyclic(
 
 
 def check_cyclic(
-    base_lr: Any,
-    max_lr: Any,
     step_size_up: Any,
     step_size_down: Any,
     mode: Any,
     gamma: Any,
     scale_fn: Any,
 ) -> None:
-    check_real("base_lr", base_lr, 0.0)
-    check_real("max_lr", max_lr, 0.0)
     check_real("step_size_up", step_size_up, 0.0, without_low=True)
     if step_size_down is not None:
         check_real("step_size_down", step_size_down, 0.0)
@@ -350,9 +341,8 @@ def one_cycle_phases(
 
 
 def check_one_cycle(
-    max_lr: Any, pct_start: Any, strategy: Any, div_factor: Any, final_div_factor: Any
+    pct_start: Any, strategy: Any, div_factor: Any, final_div_factor: Any
 ) -> None:
-    check_real("max_lr", max_lr, 0.0)
     check_real("pct_start", pct_start, 0.0, 1.0, wrong_type=ValueError)
     if strategy not in ("cos", "linear"):
         raise ValueError(

@@ -104,7 +104,7 @@ class StepLR(DecayLR):
         super().__init__(optimizer, last_epoch, verbose)
 
     def _decays(self, t: Any) -> Any:
-        return _curves.step_decays(t, self.step_size)
+        return t // self.step_size
 
 
 class MultiStepLR(DecayLR):
@@ -158,19 +158,18 @@ class MultiStepLR(DecayLR):
         return Counter(self._milestones)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         if isinstance(state_dict, Mapping) and "milestones" in state_dict:
             # PyTorch's form, whose keys JSON and MessagePack do not keep.
-            milestones = state_dict["milestones"]
+            others = dict(state_dict)
+            milestones = others.pop("milestones")
             try:
-                counts = {int(m): int(count) for m, count in milestones.items()}
+                counts = Counter({int(m): int(n) for m, n in milestones.items()})
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(
                     "state_dict['milestones'] must be a dict from epochs to how often "
                     f"each counts, got {milestones!r}."
                 ) from None
-            others = {k: v for k, v in state_dict.items() if k != "milestones"}
-            state_dict = {**others, "_milestones": sorted(Counter(counts).elements())}
+            state_dict = {**others, "_milestones": sorted(counts.elements())}
         super().load_state_dict(state_dict)
 
     def _decays(self, t: Any) -> Any:

@@ -8,7 +8,6 @@ from adamax_optax._checks import check_callable
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
-    all_or_nothing,
     copied,
     extended,
     loaded,
@@ -32,7 +31,7 @@ def has_state(fn: Any) -> bool:
 
 def callable_state(fn: Any) -> dict[str, Any] | None:
     """Return the part of a callable that is saved."""
-    return dict(vars(fn)) if has_state(fn) else None
+    return copied(vars(fn)) if has_state(fn) else None
 
 
 def load_callable(fn: Any, state: Any) -> None:
@@ -61,15 +60,10 @@ class _PerGroupLambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch, verbose)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all attributes except the optimizer, in PyTorch's layout.
-
-        Of the functions, only the attributes of callable objects are saved.
-        """
-        lambdas = [copied(callable_state(fn)) for fn in self.lr_lambdas]
+        lambdas = [callable_state(fn) for fn in self.lr_lambdas]
         return {**super().state_dict(), "lr_lambdas": lambdas}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         groups = len(self.optimizer.param_groups)
         states = states_of("lr_lambdas", state_dict, self)
         if len(states) > groups:
@@ -79,7 +73,7 @@ class _PerGroupLambdaLR(LRScheduler):
             )
         own = self.lr_lambdas
         fns = extended("lr_lambdas", own, max(len(states), len(own)))
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             for fn, state in zip(fns, states, strict=False):
                 load_callable(fn, state)
             super().load_state_dict({**state_dict, "lr_lambdas": fns})

@@ -1,12 +1,10 @@
 """One cycle of the learning rate for the whole training."""
 
-from adamax_optax._checks import as_float
 from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
-    all_or_nothing,
+    numbers_per_group,
     param_groups,
-    per_group,
 )
 from adamax_optax.lr_scheduler._cyclic import CyclesMomentum
 
@@ -97,11 +95,10 @@ class OneCycleLR(CyclesMomentum):
         verbose: bool | str = False,
     ) -> None:
         groups = param_groups(optimizer)
-        max_lrs = per_group("max_lr", max_lr, groups)
-        for lr in max_lrs:
-            _curves.check_one_cycle(
-                lr, pct_start, anneal_strategy, div_factor, final_div_factor
-            )
+        max_lrs = numbers_per_group("max_lr", max_lr, groups)
+        _curves.check_one_cycle(
+            pct_start, anneal_strategy, div_factor, final_div_factor
+        )
         self.total_steps = _curves.one_cycle_steps(total_steps, epochs, steps_per_epoch)
         self._schedule_phases = _curves.one_cycle_phases(
             self.total_steps, pct_start, three_phase
@@ -109,11 +106,10 @@ class OneCycleLR(CyclesMomentum):
         self._anneal_func_type = anneal_strategy
         self.optimizer = optimizer
         self.cycle_momentum = bool(cycle_momentum)
-        with all_or_nothing(self, groups):
+        with self._all_or_nothing():
             self._start_momentums(base_momentum, max_momentum, last_epoch)
             for group, top in zip(groups, max_lrs, strict=True):
                 if last_epoch == -1:
-                    top = as_float("max_lr", top)
                     low = top / float(div_factor)
                     least = low / float(final_div_factor)
                     group.update(initial_lr=low, max_lr=top, min_lr=least)

@@ -9,7 +9,6 @@ from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
-    all_or_nothing,
     as_verbose,
     group_lrs,
     initial_lr,
@@ -51,7 +50,6 @@ class _CompositeLR(LRScheduler):
         return {**super().state_dict(), "_schedulers": states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         schedulers = self._schedulers
         states = states_of("_schedulers", state_dict, self)
         if len(states) != len(schedulers):
@@ -61,7 +59,7 @@ class _CompositeLR(LRScheduler):
             )
         # The parts of PyTorch's states have only what each of them set last.
         lrs = state_dict.get("_group_lrs", state_dict.get("_last_lr"))
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             for scheduler, state in zip(schedulers, states, strict=True):
                 if isinstance(state, Mapping) and lrs is not None:
                     state = {"_group_lrs": lrs, **state}
@@ -74,6 +72,13 @@ class _CompositeLR(LRScheduler):
     def _rewind(self) -> None:
         for scheduler in self._schedulers:
             scheduler._rewind()
+
+    def _start(self) -> None:
+        """Go to epoch 0, from the groups' initial learning rates."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = initial_lr(group)
+        self._rewind()
+        self._initial_step()
 
 
 class SequentialLR(_CompositeLR):
@@ -128,24 +133,21 @@ class SequentialLR(_CompositeLR):
         last_epoch: int = -1,
         verbose: bool | str = False,
     ) -> None:
-        groups = param_groups(optimizer)
+        param_groups(optimizer)  # raises if there are none
         _curves.check_sequence("schedulers", schedulers, milestones)
         check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         self._verbose = as_verbose(verbose)
         self._take(optimizer, schedulers)
         self._milestones = [int(milestone) for milestone in milestones]
-        with all_or_nothing(self, groups):
-            for group in groups:
-                group["lr"] = initial_lr(group)
-            self._rewind()
-            self._initial_step()
+        with self._all_or_nothing():
+            self._start()
             for _ in range(last_epoch + 1):
                 self.step()
         self._note_made()
 
     def step(self) -> None:  # type: ignore[override]
         """Set the learning rates for the next epoch, with the scheduler in charge."""
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             epoch = self.last_epoch + 1
             scheduler, since = self._turn(epoch)
             if since == 0:
@@ -229,7 +231,7 @@ class ChainedScheduler(_CompositeLR):
 
     def step(self) -> None:  # type: ignore[override]
         """Step each scheduler once."""
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             for scheduler in self._schedulers:
                 scheduler.step()
             self._last_lr = group_lrs(self.optimizer)
@@ -241,7 +243,4 @@ class ChainedScheduler(_CompositeLR):
 
     def _update_lr(self, epoch: Any = None) -> None:
         # Called only by a SequentialLR, to start this one at its epoch 0.
-        for group in self.optimizer.param_groups:
-            group["lr"] = initial_lr(group)
-        self._rewind()
-        self._initial_step()
+        self._start()
