@@ -9,15 +9,15 @@ without recompiling. Step it once per epoch, after the optimizer:
 >>> import adamax_optax as ao
 >>> import jax.numpy as jnp
 >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
->>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2)
->>> lrs = []
+>>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
 >>> for epoch in range(4):
-...     lr = optimizer.param_groups[0]["lr"]
 ...     params = optimizer(jnp.ones(3))
+...     print(*scheduler.get_last_lr())
 ...     scheduler.step()
-...     lrs.append(lr)
->>> print(*(f"{lr:.3g}" for lr in lrs))
-0.05 0.05 0.005 0.005
+0.05
+0.05
+0.025
+0.025
 
 The classes do not work inside `jax.jit`. There, and with Optax, use the same curves
 from `adamax_optax.schedules`.

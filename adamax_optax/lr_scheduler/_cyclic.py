@@ -113,13 +113,14 @@ class CyclicLR(CyclesMomentum):
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
-      >>> scheduler = ao.lr_scheduler.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1)
-      >>> lrs = []
-      >>> for _ in range(5):
+      >>> scheduler = ao.lr_scheduler.CyclicLR(optimizer, 0.25, 0.75, 2)
+      >>> for _ in range(4):
+      ...     print(*scheduler.get_last_lr())
       ...     scheduler.step()
-      ...     lrs += scheduler.get_last_lr()
-      >>> print(*(f"{lr:.6g}" for lr in lrs))
-      0.010045 0.01009 0.010135 0.01018 0.010225
+      0.25
+      0.5
+      0.75
+      0.5
 
     Differences: `cycle_momentum` is ``True`` by default in PyTorch. MindSpore has no
     such option and leaves the betas alone; so does this class by default.
