@@ -2,10 +2,9 @@
 
 Every function here returns a schedule: a function from the number of finished updates
 (an int, or an integer array of any shape) to the learning rate (an array of that shape,
-in JAX's default float dtype). Optax calls it inside `jax.jit`:
-``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is the learning rate
-that the class of the same name has set after c calls of `step()`, alone on an optimizer
-whose learning rate is `base_lr`.
+in JAX's default float dtype), as in ``adamax(learning_rate=step_lr(0.1, 30))``. Its
+value at count c is what the class of the same name has set after c calls of `step()`,
+alone on an optimizer whose learning rate is `base_lr`.
 
 The classes are stepped once per epoch, but Optax counts updates. `per_epoch` converts
 between the two:
@@ -13,14 +12,13 @@ between the two:
 >>> import jax
 >>> from adamax_optax import schedules
 >>> schedule = schedules.per_epoch(schedules.step_lr(0.05, step_size=2), 10)
->>> print(*(f"{jax.jit(schedule)(count):.3g}" for count in (0, 19, 20, 39, 40)))
-0.05 0.05 0.005 0.005 0.0005
+>>> print(*(f"{jax.jit(schedule)(count):.3g}" for count in (0, 19, 20)))
+0.05 0.05 0.005
 
 Arguments, defaults and ranges are those of the classes. `base_lr` and all other numbers
 except those that count epochs may also be arrays, traced or not (`jax.vmap` over
-`base_lr`); traced values are not checked. `ReduceLROnPlateau` has no schedule, because
-it depends on a metric and not only on the count: see
-`optax.contrib.reduce_on_plateau`.
+`base_lr`); traced values are not checked. For `ReduceLROnPlateau`, which depends on a
+metric and not only on the count, see `optax.contrib.reduce_on_plateau`.
 
 Where Optax has the same curve, the values agree (`optax.linear_schedule`,
 `optax.piecewise_constant_schedule`, `optax.exponential_decay` without ``staircase``;
@@ -64,7 +62,7 @@ Curve = Callable[[Any], Any]
 def _schedule(curve: Curve) -> optax.Schedule:
     """Return count -> curve(max(⌊count⌋, 0))."""
 
-    def schedule(count: Any) -> Any:
+    def schedule(count):
         # `optax.join_schedules` evaluates every part at every count, even below 0,
         # where gamma**t may overflow and make the gradient of the whole NaN.
         return curve(jnp.maximum(count // 1, 0))
@@ -85,10 +83,9 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
 
         lr(count) = schedule(floor(count / steps_per_epoch))
 
-    The result is the learning rate of a class that is stepped once after each epoch.
     Every number in `schedule` that counts (step sizes, milestones, periods) then counts
-    epochs. Wrap a whole `sequential_lr` or `optax.join_schedules`, not its parts, since
-    their milestones count epochs too.
+    epochs, as in a class that is stepped once after each. Wrap a whole `sequential_lr`
+    or `optax.join_schedules`, not its parts: their milestones count epochs too.
 
     Args:
       schedule: Any schedule, from this module or from Optax. It is called with an
@@ -117,7 +114,7 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
     check_int("steps_per_epoch", steps_per_epoch, 1)
     steps_per_epoch = int(steps_per_epoch)
 
-    def epoch_schedule(count: Any) -> Any:
+    def epoch_schedule(count):
         dtype = jnp.result_type(count)
         if not jnp.issubdtype(dtype, jnp.integer):
             raise TypeError(
@@ -186,7 +183,7 @@ def multi_step_lr(
     _curves.check_gamma(gamma)
     milestones = [int(milestone) for milestone in milestones]
 
-    def factor(t: Any) -> Any:
+    def factor(t):
         passed = _curves.milestones_passed(t, milestones, xp=jnp)
         return _curves.geometric(gamma, passed, xp=jnp)
 
@@ -255,7 +252,7 @@ def linear_lr(
     _curves.check_linear(start_factor, end_factor, total_iters)
     total_iters = int(total_iters)
 
-    def factor(t: Any) -> Any:
+    def factor(t):
         return _curves.linear_factor(t, start_factor, end_factor, total_iters, xp=jnp)
 
     return _scaled(base_lr, factor)
@@ -345,7 +342,7 @@ def cosine_annealing_lr(
     _curves.check_cosine(T_max, eta_min)
     T_max = _curves.whole(T_max)
 
-    def curve(t: Any) -> Any:
+    def curve(t):
         share = _curves.half_cosine(t, T_max, xp=jnp)
         return _curves.between(eta_min, base_lr, share)
 
@@ -364,9 +361,8 @@ def cosine_annealing_warm_restarts(
     T_cur epochs have passed since the last restart, and the cycle lasts
     T_i = T_0 * T_mult^i epochs.
 
-    For a learning rate that changes within an epoch, as with the class's
-    ``scheduler.step(epoch + i / iters)``, count in updates: pass ``T_0 * iters`` as
-    `T_0`, and do not use `per_epoch`.
+    For a learning rate that changes within an epoch, count in updates: pass
+    ``T_0 * iters`` as `T_0`, and do not use `per_epoch`.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -376,8 +372,7 @@ def cosine_annealing_warm_restarts(
 
     Raises:
       TypeError: If `base_lr` has the wrong type.
-      ValueError: If an argument is out of range, or one of the others has the wrong
-        type.
+      ValueError: If an argument is out of range, or another has the wrong type.
 
     Example:
       >>> from adamax_optax import schedules
@@ -388,7 +383,7 @@ def cosine_annealing_warm_restarts(
     check_real("base_lr", base_lr, 0.0)
     _curves.check_warm_restarts(T_0, T_mult, eta_min)
 
-    def curve(t: Any) -> Any:
+    def curve(t):
         T_cur, T_i = _curves.warm_restart(t, T_0, T_mult, xp=jnp)
         share = _curves.half_cosine(T_cur, T_i, xp=jnp)
         return _curves.between(eta_min, base_lr, share)
@@ -412,10 +407,7 @@ def cyclic_lr(
 
         lr(t) = base_lr + (max_lr - base_lr) * h * s
 
-    The height h rises from 0 to 1 in `step_size_up` steps, falls to 0 in
-    `step_size_down` steps, and repeats. The scale s is 1 (``"triangular"``),
-    2^(1 - cycle) (``"triangular2"``), gamma^t (``"exp_range"``) or given by `scale_fn`.
-    Cycles are numbered from 1.
+    with the height h and the scale s of `adamax_optax.lr_scheduler.CyclicLR`.
 
     Args:
       base_lr: Lower bound, a number >= 0.
@@ -464,19 +456,9 @@ def one_cycle_lr(
 ) -> optax.Schedule:
     """Raise the learning rate to `max_lr`, then lower it far below where it started.
 
-    With T = `total_steps`, from step to step::
-
-        0 ... pct_start T - 1:       max_lr / div_factor -> max_lr
-        pct_start T - 1 ... T - 1:   max_lr -> max_lr / div_factor / final_div_factor
-
-    or with `three_phase`::
-
-        0 ... pct_start T - 1:                    max_lr / div_factor -> max_lr
-        pct_start T - 1 ... 2 pct_start T - 2:    max_lr -> max_lr / div_factor
-        2 pct_start T - 2 ... T - 1:              max_lr / div_factor -> the minimum
-
-    It counts steps, so do not wrap it with `per_epoch`. After the last step it stays at
-    the minimum; the class raises. The phases of `optax.cosine_onecycle_schedule` and
+    Its phases are those of `adamax_optax.lr_scheduler.OneCycleLR`. It counts steps, so
+    do not wrap it with `per_epoch`. After the last step it stays at the minimum; the
+    class raises. The phases of `optax.cosine_onecycle_schedule` and
     `optax.linear_onecycle_schedule` end a step later, and the last ends elsewhere.
 
     Args:
@@ -514,7 +496,7 @@ def one_cycle_lr(
         for phase in _curves.one_cycle_phases(last + 1, pct_start, three_phase)
     ]
 
-    def curve(t: Any) -> Any:
+    def curve(t):
         return _curves.one_cycle(jnp.minimum(t, last), phases, anneal_strategy, xp=jnp)
 
     return _schedule(curve)
@@ -555,9 +537,8 @@ def multiplicative_lr(
 
         lr(t) = base_lr * lr_lambda(1) * ... * lr_lambda(t)
 
-    Each call computes the product again, in a loop of t iterations. For many epochs, or
-    for reverse-mode gradients through `lr_lambda`, use `lambda_lr` with the product in
-    closed form.
+    Each call computes the product in a loop of t iterations. For many epochs, or for
+    reverse-mode gradients through `lr_lambda`, use `lambda_lr` with a closed form.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -576,8 +557,8 @@ def multiplicative_lr(
     """
     check_callable("lr_lambda", lr_lambda)
 
-    def product(t: Any) -> Any:
-        def multiply(i: Any, so_far: Any) -> Any:
+    def product(t):
+        def multiply(i, so_far):
             return so_far * jnp.where(i <= t, jnp.asarray(lr_lambda(i), float), 1.0)
 
         start = jnp.ones(jnp.shape(t), float)
@@ -595,9 +576,8 @@ def sequential_lr(
 
         lr(t) = lr_i(t - m_i)    for m_i <= t < m_(i+1), with m_0 = 0
 
-    This is `optax.join_schedules`: each schedule is evaluated at the epochs since its
-    own start. For updates instead of epochs, wrap the whole with `per_epoch`, not the
-    parts.
+    This is `optax.join_schedules`. For updates instead of epochs, wrap the whole with
+    `per_epoch`, not the parts.
 
     Args:
       schedules: The schedules, from this module or from Optax.

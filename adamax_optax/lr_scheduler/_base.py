@@ -131,15 +131,10 @@ def copied(value: Any, *, plain: bool = False) -> Any:
 
 
 def loaded(name: str, value: Any, current: Any) -> Any:
-    """Return a saved value in the scheduler's types, whatever format it was saved in.
+    """Return a saved value in the types of the current one, which it replaces.
 
-    Args:
-      name: The entry's name, for the message.
-      value: The saved value; numbers and lists may have become arrays.
-      current: The value that it replaces.
-
-    Raises:
-      ValueError: If `value` is of another kind than `current`.
+    Saving may have made numbers and lists arrays. Raises `ValueError` if `value` is of
+    another kind than `current`; `name` is for the message.
     """
     if isinstance(current, list) and isinstance(value, Mapping):
         # Flax's to_state_dict turns a list into a dict with the keys "0", "1", ...
@@ -168,31 +163,13 @@ def check_entries(name: str, entries: Any, groups: int) -> None:
         )
 
 
-def states_of(name: str, state_dict: Any, scheduler: "LRScheduler") -> list[Any]:
-    """Return a list of states from a state dict."""
-    if not isinstance(state_dict, Mapping) or name not in state_dict:
-        raise not_saved_by(scheduler, state_dict, [name])
-    return loaded(name, state_dict[name], [])
-
-
-def not_saved_by(
-    scheduler: "LRScheduler", state_dict: Any, missing: list[str]
-) -> ValueError:
-    """Return the error for a state dict of something else."""
-    got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
-    return ValueError(
-        f"state_dict must be the saved state of a {type(scheduler).__name__}; got one "
-        f"with {got!r}, which lacks {missing}."
-    )
-
-
 class LRScheduler:
     """Set the learning rates of an optimizer's groups, epoch by epoch.
 
     A subclass defines ``get_lr()``, which returns one learning rate per group for epoch
-    ``self.last_epoch``. It can read ``self.base_lrs`` (the groups' ``initial_lr``) and
-    the current learning rates, from ``self.optimizer.param_groups`` (as in PyTorch) or
-    ``self._last_lr`` (as in MindSpore). If it also defines ``_get_closed_form_lr()``,
+    ``self.last_epoch``. It can read ``self.base_lrs`` (the groups' ``initial_lr``) and,
+    as the current learning rates, ``self.optimizer.param_groups`` (PyTorch) or
+    ``self._last_lr`` (MindSpore). If it also defines ``_get_closed_form_lr()``,
     `step(epoch)` calls that instead.
 
     The constructor takes the first step, to epoch 0, and stores each group's learning
@@ -203,11 +180,10 @@ class LRScheduler:
     Several schedulers on one optimizer are chained as in PyTorch: step one after the
     other, and each changes the learning rate that it finds.
 
-    A group added to the optimizer later joins at the next step: its learning rate then
-    becomes its ``initial_lr``, and all later changes apply to it. A per-group argument
-    given as one value, or as a list of equal values, applies to it too; for a list of
-    different values the step raises and asks for one more entry. After a group was
-    removed, the step asks to remove its entries too.
+    A group added to the optimizer later joins at the next step, from its own learning
+    rate. A per-group argument given as one value, or as a list of equal values, applies
+    to it too; for different values the step raises and asks for one more entry. After a
+    group was removed, the step asks to remove its entries.
 
     Args:
       optimizer: Any object with ``param_groups``, a list of dicts with an ``"lr"``.
@@ -216,8 +192,8 @@ class LRScheduler:
         an ``"initial_lr"``, and its learning rate is taken as that of the resumed
         epoch. (`StepLR`, `MultiStepLR` and `ConstantLR` still make a change that falls
         on this epoch, like PyTorch's.) `load_state_dict` is safer.
-      verbose: As in PyTorch up to 2.6: whether to print every learning rate that is
-        set. ``"deprecated"`` means ``False``.
+      verbose: Whether to print every learning rate that is set, as in PyTorch up to
+        2.6. ``"deprecated"`` means ``False``.
 
     Raises:
       TypeError: If `optimizer` has no ``param_groups``.
@@ -339,7 +315,7 @@ class LRScheduler:
         given = state_dict if isinstance(state_dict, Mapping) else {}
         missing = [key for key in own if key not in given]
         if missing:
-            raise not_saved_by(self, state_dict, missing)
+            raise self._not_saved(state_dict, missing)
         own.update((name, []) for name in _WRITTEN)
         state = {
             key: loaded(key, value, own.get(key))
@@ -357,6 +333,20 @@ class LRScheduler:
 
     def _attributes(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_SAVED}
+
+    def _states(self, state_dict: Any, name: str) -> list[Any]:
+        """Return the list of states called `name` in a state dict."""
+        if not isinstance(state_dict, Mapping) or name not in state_dict:
+            raise self._not_saved(state_dict, [name])
+        return loaded(name, state_dict[name], [])
+
+    def _not_saved(self, state_dict: Any, missing: list[str]) -> ValueError:
+        """Return the error for a state dict of something else."""
+        got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
+        return ValueError(
+            f"state_dict must be the saved state of a {type(self).__name__}; got one "
+            f"with {got!r}, which lacks {missing}."
+        )
 
     def _parts(self) -> list[Any]:
         """Return the objects whose attributes are the state."""
@@ -411,7 +401,7 @@ class LRScheduler:
         """Go back to before epoch 0; `SequentialLR` starts it at the right time."""
         self.last_epoch = -1
 
-    def _update_lr(self, epoch: Any = None) -> None:
+    def _update_lr(self, epoch: Any) -> None:
         with self._all_or_nothing():
             self._join_new_groups()
             # MindSpore's subclasses read the current learning rates here.

@@ -34,15 +34,15 @@ def check_count(name: str, value: Any, low: int) -> None:
 
 
 def whole(size: Any) -> int | float:
-    """Return a size as an int if it is one: remainders of integers are exact.
+    """Return a size as a Python int if it is whole: its remainders are exact.
 
-    It is Python's, since ``2 * period`` overflows in a narrow NumPy integer.
+    In a narrow NumPy integer, ``2 * period`` would overflow.
     """
     size = float(size)
     return int(size) if size.is_integer() else size
 
 
-# --- γ to the power of a number of decays ---------------------------------------------
+# γ to the power of a number of decays
 
 
 def geometric(gamma: Any, k: Any, *, xp: ModuleType = np) -> Any:
@@ -82,7 +82,7 @@ def check_milestones(milestones: Any) -> None:
         check_count(f"milestones[{i}]", milestone, 0)
 
 
-# --- Factors until total_iters --------------------------------------------------------
+# Factors until total_iters
 
 
 def constant_factor(
@@ -97,7 +97,7 @@ def check_constant(factor: Any, total_iters: Any) -> None:
     check_count("total_iters", total_iters, 0)
 
 
-def _share_left(t: Any, total_iters: int, *, xp: ModuleType) -> Any:
+def _share_left(t, total_iters: int, *, xp: ModuleType):
     """Return 1 - min(t, total_iters) / total_iters, and 0 for total_iters = 0.
 
     Subtracting before dividing gives exactly 0 at the end. A rounding error there would
@@ -137,7 +137,7 @@ def check_polynomial(total_iters: Any, power: Any) -> None:
     check_real("power", power, 0.0)
 
 
-# --- Cosines --------------------------------------------------------------------------
+# Cosines
 
 
 def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
@@ -189,7 +189,7 @@ def check_warm_restarts(T_0: Any, T_mult: Any, eta_min: Any) -> None:
     check_real("eta_min", eta_min, 0.0, wrong_type=ValueError)
 
 
-# --- Cycles ---------------------------------------------------------------------------
+# Cycles
 
 MODES = ("triangular", "triangular2", "exp_range")
 
@@ -267,7 +267,7 @@ def check_cyclic(
         )
 
 
-# --- One cycle ------------------------------------------------------------------------
+# One cycle
 
 
 def one_cycle(
@@ -352,7 +352,7 @@ def check_one_cycle(
     check_real("final_div_factor", final_div_factor, 0.0, without_low=True)
 
 
-# --- Sequences ----------------------------------------------------------------------
+# Sequences
 
 
 def check_sequence(name: str, parts: Sequence[Any], milestones: Any) -> None:

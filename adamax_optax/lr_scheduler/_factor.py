@@ -18,10 +18,10 @@ class FactorLR(LRScheduler):
     # Whether resuming at a last_epoch keeps the groups' learning rates, as in PyTorch.
     _stays_on_resume = False
 
-    def _factor(self, t: Any) -> Any:
+    def _factor(self, t):
         """Return f(t); each class defines it."""
 
-    def _change(self, t: Any) -> Any:
+    def _change(self, t):
         """Return f(t) / f(t-1), or None if f(t-1) = 0 has erased the learning rate."""
         now, before = self._factor(t), self._factor(t - 1)
         if now == before:
@@ -49,13 +49,13 @@ class DecayLR(FactorLR):
 
     gamma: float
 
-    def _decays(self, t: Any) -> Any:
+    def _decays(self, t):
         """Return k(t); each class defines it."""
 
-    def _factor(self, t: Any) -> Any:
+    def _factor(self, t):
         return _curves.geometric(self.gamma, self._decays(t))
 
-    def _change(self, t: Any) -> Any:
+    def _change(self, t):
         # Not a ratio of powers: gamma^k(t) underflows in a long run.
         return _curves.geometric(self.gamma, self._decays(t) - self._decays(t - 1))
 
@@ -103,7 +103,7 @@ class StepLR(DecayLR):
         self.gamma = float(gamma)
         super().__init__(optimizer, last_epoch, verbose)
 
-    def _decays(self, t: Any) -> Any:
+    def _decays(self, t):
         return t // self.step_size
 
 
@@ -120,8 +120,7 @@ class MultiStepLR(DecayLR):
       gamma: Factor of each decay, a number >= 0, default 0.1.
 
     Raises:
-      TypeError, ValueError: If an argument, or one of the milestones, has the wrong
-        type or is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
@@ -173,7 +172,7 @@ class MultiStepLR(DecayLR):
             state_dict = {**others, "_milestones": sorted(counts.elements())}
         super().load_state_dict(state_dict)
 
-    def _decays(self, t: Any) -> Any:
+    def _decays(self, t):
         return _curves.milestones_passed(t, self._milestones)
 
 
@@ -218,7 +217,7 @@ class ExponentialLR(DecayLR):
         self.gamma = float(gamma)
         super().__init__(optimizer, last_epoch, verbose)
 
-    def _decays(self, t: Any) -> Any:
+    def _decays(self, t):
         return t
 
 
@@ -268,7 +267,7 @@ class ConstantLR(FactorLR):
         self.total_iters = int(total_iters)
         super().__init__(optimizer, last_epoch, verbose)
 
-    def _factor(self, t: Any) -> Any:
+    def _factor(self, t):
         return _curves.constant_factor(t, self.factor, self.total_iters)
 
 
@@ -321,7 +320,7 @@ class LinearLR(FactorLR):
         self.total_iters = int(total_iters)
         super().__init__(optimizer, last_epoch, verbose)
 
-    def _factor(self, t: Any) -> Any:
+    def _factor(self, t):
         return _curves.linear_factor(
             t, self.start_factor, self.end_factor, self.total_iters
         )
@@ -371,5 +370,5 @@ class PolynomialLR(FactorLR):
         self.power = float(power)
         super().__init__(optimizer, last_epoch, verbose)
 
-    def _factor(self, t: Any) -> Any:
+    def _factor(self, t):
         return _curves.polynomial_factor(t, self.total_iters, self.power)

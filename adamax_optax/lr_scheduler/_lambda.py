@@ -13,7 +13,6 @@ from adamax_optax.lr_scheduler._base import (
     loaded,
     param_groups,
     per_group,
-    states_of,
 )
 
 Lambda = Callable[[int], Any]
@@ -65,7 +64,7 @@ class _PerGroupLambdaLR(LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         groups = len(self.optimizer.param_groups)
-        states = states_of("lr_lambdas", state_dict, self)
+        states = self._states(state_dict, "lr_lambdas")
         if len(states) > groups:
             raise ValueError(
                 f"state_dict['lr_lambdas'] must have at most {groups} entries, one "

@@ -13,7 +13,6 @@ from adamax_optax.lr_scheduler._base import (
     group_lrs,
     initial_lr,
     param_groups,
-    states_of,
 )
 from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
 
@@ -51,7 +50,7 @@ class _CompositeLR(LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         schedulers = self._schedulers
-        states = states_of("_schedulers", state_dict, self)
+        states = self._states(state_dict, "_schedulers")
         if len(states) != len(schedulers):
             raise ValueError(
                 f"state_dict['_schedulers'] must have {len(schedulers)} states, one "
@@ -176,7 +175,7 @@ class SequentialLR(_CompositeLR):
         super()._rewind()
         self.last_epoch = -1
 
-    def _update_lr(self, epoch: Any = None) -> None:
+    def _update_lr(self, epoch: Any) -> None:
         # Called only by an outer SequentialLR, to start this one at its epoch 0.
         scheduler, since = self._turn(epoch)
         scheduler._update_lr(since)
@@ -243,6 +242,6 @@ class ChainedScheduler(_CompositeLR):
             scheduler._initial_step()
         self._last_lr = group_lrs(self.optimizer)
 
-    def _update_lr(self, epoch: Any = None) -> None:
+    def _update_lr(self, epoch: Any) -> None:
         # Called only by a SequentialLR, to start this one at its epoch 0.
         self._start()
