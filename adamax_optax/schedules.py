@@ -491,13 +491,11 @@ def one_cycle_lr(
     last = _curves.one_cycle_steps(total_steps, epochs, steps_per_epoch) - 1
     low = max_lr / div_factor
     lrs = {"initial_lr": low, "max_lr": max_lr, "min_lr": low / final_div_factor}
-    phases = [
-        (phase["end_step"], lrs[phase["start_lr"]], lrs[phase["end_lr"]])
-        for phase in _curves.one_cycle_phases(last + 1, pct_start, three_phase)
-    ]
+    phases = _curves.one_cycle_phases(last + 1, pct_start, three_phase)
 
     def curve(t):
-        return _curves.one_cycle(jnp.minimum(t, last), phases, anneal_strategy, xp=jnp)
+        t = jnp.minimum(t, last)
+        return _curves.one_cycle(t, phases, lrs, "lr", anneal_strategy, xp=jnp)
 
     return _schedule(curve)
 

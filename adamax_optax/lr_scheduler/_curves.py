@@ -12,7 +12,7 @@ Each curve's ``check_`` function, beside it, raises if an argument is out of ran
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -107,12 +107,7 @@ def _share_left(t, total_iters: int, *, xp: ModuleType):
 
 
 def linear_factor(
-    t: Any,
-    start_factor: Any,
-    end_factor: Any,
-    total_iters: int,
-    *,
-    xp: ModuleType = np,
+    t: Any, start_factor: Any, end_factor: Any, total_iters: int, *, xp: ModuleType = np
 ) -> Any:
     """f(t) = start + (end - start) min(t, total_iters) / total_iters."""
     left = _share_left(t, total_iters, xp=xp)
@@ -248,11 +243,7 @@ def cyclic(
 
 
 def check_cyclic(
-    step_size_up: Any,
-    step_size_down: Any,
-    mode: Any,
-    gamma: Any,
-    scale_fn: Any,
+    step_size_up: Any, step_size_down: Any, mode: Any, gamma: Any, scale_fn: Any
 ) -> None:
     check_real("step_size_up", step_size_up, 0.0, without_low=True)
     if step_size_down is not None:
@@ -272,21 +263,25 @@ def check_cyclic(
 
 def one_cycle(
     t: Any,
-    phases: Sequence[tuple[float, Any, Any]],
+    phases: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    what: str,
     strategy: str,
     *,
     xp: ModuleType = np,
 ) -> Any:
     """Go from the start to the end of the phase that t is in.
 
-    A phase is its last step, and its values at the start and at the end. With x the
-    share of the phase that is over, the weights are 1 - x and x, or their half cosines
-    ½ (1 + cos(π x)) = sin²(π (1 - x) / 2) and sin²(π x / 2): nothing cancels.
+    A phase names its first and last one of `values`; `what` is "lr" or "momentum". With
+    x the share of the phase that is over, their weights are 1 - x and x, or their half
+    cosines ½ (1 + cos(π x)) = sin²(π (1 - x) / 2) and sin²(π x / 2): nothing cancels.
     """
     t = xp.asarray(t, dtype=float)
-    starts = [0.0, *(last for last, _, _ in phases)]
+    starts = [0.0, *(phase["end_step"] for phase in phases)]
     value: Any = None
-    for first, (last, start, end) in reversed(list(zip(starts, phases, strict=False))):
+    for first, phase in reversed(list(zip(starts, phases, strict=False))):
+        start, end = values[phase[f"start_{what}"]], values[phase[f"end_{what}"]]
+        last = phase["end_step"]
         length = last - first
         x = (t - first) / length if length else xp.ones_like(t)
         if strategy == "cos":

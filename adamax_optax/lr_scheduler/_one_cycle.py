@@ -149,14 +149,9 @@ class OneCycleLR(CyclesMomentum):
         return [
             _curves.one_cycle(
                 self.last_epoch,
-                [
-                    (
-                        phase["end_step"],
-                        group[phase[f"start_{what}"]],
-                        group[phase[f"end_{what}"]],
-                    )
-                    for phase in self._schedule_phases
-                ],
+                self._schedule_phases,
+                group,
+                what,
                 self._anneal_func_type,
             )
             for group in self.optimizer.param_groups

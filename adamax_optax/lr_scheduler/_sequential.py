@@ -219,9 +219,7 @@ class ChainedScheduler(_CompositeLR):
     """
 
     def __init__(
-        self,
-        schedulers: Sequence[LRScheduler],
-        optimizer: HasParamGroups | None = None,
+        self, schedulers: Sequence[LRScheduler], optimizer: HasParamGroups | None = None
     ) -> None:
         if len(schedulers) == 0:
             raise ValueError(f"schedulers must hold at least one, got {schedulers!r}.")
