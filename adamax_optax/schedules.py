@@ -21,8 +21,8 @@ except those that count epochs may also be arrays, traced or not (`jax.vmap` ove
 metric and not only on the count, see `optax.contrib.reduce_on_plateau`.
 
 Where Optax has the same curve, the values agree (`optax.linear_schedule`,
-`optax.piecewise_constant_schedule`, `optax.exponential_decay` without ``staircase``;
-`sequential_lr` is `optax.join_schedules`). Its staircase and polynomials are not used,
+`optax.piecewise_constant_schedule`, `optax.exponential_decay` without ``staircase``).
+Its staircase and polynomials are not used,
 because they divide the count in floating point. Compiled with Optax 0.2.8,
 ``exponential_decay(1.0, 41, 0.5, staircase=True)`` is one step late at count 41, and
 ``polynomial_schedule(1.0, 0.0, 0.5, 3)`` is NaN at count 3.
@@ -413,8 +413,7 @@ def cyclic_lr(
       base_lr: Lower bound, a number >= 0.
       max_lr: Upper bound, a number >= 0.
       step_size_up: Steps of the rise, a number > 0, default 2000.
-      step_size_down: Steps of the fall, a number >= 0, or ``None`` (default): the same
-        as `step_size_up`.
+      step_size_down: Steps of the fall, a number >= 0, default `step_size_up`.
       mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored if
         `scale_fn` is given.
       gamma: Base of ``"exp_range"``, a number >= 0, default 1.
@@ -463,17 +462,15 @@ def one_cycle_lr(
 
     Args:
       max_lr: Highest learning rate, a number >= 0.
-      total_steps: Number of steps, an int >= 1, or ``None`` (default): `epochs` times
-        `steps_per_epoch`.
+      total_steps: Number of steps, an int >= 1; default `epochs` * `steps_per_epoch`.
       epochs: Number of epochs, an int >= 1; ignored if `total_steps` is given.
-      steps_per_epoch: Steps per epoch, an int >= 1; ignored if `total_steps` is given.
-      pct_start: The share of the steps that raises the learning rate, a number in
-        [0, 1], default 0.3.
-      anneal_strategy: ``"cos"`` (default) for half a cosine from one value to the next,
-        ``"linear"`` for a line.
+      steps_per_epoch: Steps per epoch, an int >= 1, ignored likewise.
+      pct_start: Share of the steps that raises the learning rate, a number in [0, 1],
+        default 0.3.
+      anneal_strategy: ``"cos"`` (default) joins the values by half cosines,
+        ``"linear"`` by lines.
       div_factor: `max_lr` over the first learning rate, a number > 0, default 25.
-      final_div_factor: The first learning rate over the last, a number > 0, default
-        1e4.
+      final_div_factor: First learning rate over the last, a number > 0, default 1e4.
       three_phase: Whether to return to the first learning rate before the last.
 
     Raises:

@@ -216,13 +216,12 @@ class LRScheduler:
       [0.02]
       [0.01]
 
-    Differences: MindSpore keeps learning rates in float32 tensors; here they are Python
-    floats. `get_last_lr` returns what this scheduler set, as in PyTorch and in
-    MindSpore's documentation; MindSpore's code also follows other schedulers. PyTorch
-    warns about a step before the optimizer's and about `step(epoch)`; MindSpore and
-    this package do not. MindSpore ignores a group added later; some of PyTorch's
-    classes ignore it, others raise. For a `last_epoch` that is not an int, this package
-    raises `ValueError`, as MindSpore documents; MindSpore's code raises `TypeError`.
+    Differences: MindSpore keeps learning rates in float32 tensors. `get_last_lr`
+    returns what this scheduler set, as in PyTorch and in MindSpore's documentation;
+    MindSpore's code also follows other schedulers. Only PyTorch warns about a step
+    before the optimizer's and about `step(epoch)`. MindSpore ignores a group added
+    later; some of PyTorch's classes ignore it, others raise. A `last_epoch` that is not
+    an int raises `ValueError`, as MindSpore documents; its code raises `TypeError`.
     When MindSpore resumes at a `last_epoch`, every class makes that epoch's change.
     """
 

@@ -112,8 +112,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     Differences: MindSpore's documentation requires ``T_mult > 1``; its code, its
     default and PyTorch accept 1, and so does this class. With ``T_mult > 1``,
     `step(epoch)` beyond `T_0` raises in MindSpore and misses some restarts in PyTorch
-    (it solves for them with a logarithm; rounding loses the fifth for ``T_mult=3``).
-    Both libraries resume in the wrong cycle at a `last_epoch` after the second restart.
+    (by rounding a logarithm, the fifth for ``T_mult=3``). Both libraries resume in the
+    wrong cycle at a `last_epoch` after the second restart.
     """
 
     def __init__(

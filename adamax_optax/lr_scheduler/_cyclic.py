@@ -90,8 +90,7 @@ class CyclicLR(CyclesMomentum):
       base_lr: Lower bound, a number >= 0, or a list with one per group.
       max_lr: Upper bound, a number >= 0, or a list with one per group.
       step_size_up: Steps of the rise, a number > 0, default 2000.
-      step_size_down: Steps of the fall, a number >= 0, or ``None`` (default): the same
-        as `step_size_up`.
+      step_size_down: Steps of the fall, a number >= 0, default `step_size_up`.
       mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored if
         `scale_fn` is given.
       gamma: Base of ``"exp_range"``, a number >= 0, default 1.

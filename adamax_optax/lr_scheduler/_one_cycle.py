@@ -31,22 +31,19 @@ class OneCycleLR(CyclesMomentum):
         ``"max_lr"``, ``"min_lr"`` (and with `cycle_momentum` ``"max_momentum"`` and
         ``"base_momentum"``), which the steps read, as in PyTorch.
       max_lr: Highest learning rate, a number >= 0, or a list with one per group.
-      total_steps: Number of steps, an int >= 1, or ``None`` (default): `epochs` times
-        `steps_per_epoch`.
-      epochs: Number of epochs, an int >= 1; ignored if `total_steps` is given.
-      steps_per_epoch: Steps per epoch, an int >= 1; ignored if `total_steps` is given.
-      pct_start: The share of the steps that raises the learning rate, a number in
-        [0, 1], default 0.3.
-      anneal_strategy: ``"cos"`` (default) for half a cosine from one value to the next,
-        ``"linear"`` for a line.
+      total_steps: Number of steps, an int >= 1; default `epochs` * `steps_per_epoch`.
+      epochs, steps_per_epoch: Ints >= 1; ignored if `total_steps` is given.
+      pct_start: Share of the steps that raises the learning rate, a number in [0, 1],
+        default 0.3.
+      anneal_strategy: ``"cos"`` (default) joins the values by half cosines,
+        ``"linear"`` by lines.
       cycle_momentum: Whether to move beta1 against the learning rate, from
         `max_momentum` at the ends to `base_momentum` at the peak. Default ``True``.
       base_momentum: Lowest beta1, a number in [0, 1), default 0.85, or a list with one
         per group.
       max_momentum: Highest beta1, a number in [0, 1), default 0.95, or a list.
       div_factor: `max_lr` over the first learning rate, a number > 0, default 25.
-      final_div_factor: The first learning rate over the last, a number > 0, default
-        1e4.
+      final_div_factor: First learning rate over the last, a number > 0, default 1e4.
       three_phase: Whether to return to the first learning rate before the last.
       last_epoch, verbose: See `LRScheduler`; an epoch is a step. Unless `last_epoch`
         is -1, the groups must have the entries above.

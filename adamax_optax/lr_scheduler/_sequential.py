@@ -95,9 +95,8 @@ class SequentialLR(_CompositeLR):
       schedulers: The schedulers, all made on this optimizer.
       milestones: Epochs at which the second, third, … start: ints >= 0 that do not
         decrease, one fewer than there are schedulers.
-      last_epoch: Last finished epoch, an int >= -1; -1 (default) starts from the
-        beginning. Any other value resumes at ``last_epoch + 1``, with the schedulers
-        where the same number of steps would have brought them.
+      last_epoch: Last finished epoch, an int >= -1, default -1. The schedulers resume
+        as after ``last_epoch + 1`` steps.
       verbose: Ignored, as in PyTorch up to 2.6: the schedulers have their own.
 
     Raises:
