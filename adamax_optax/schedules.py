@@ -2,18 +2,11 @@
 
 Every function here returns a schedule: a function from the number of finished updates
 (an int, or an integer array of any shape) to the learning rate (an array of that shape,
-in JAX's default float dtype), as in ``adamax(learning_rate=step_lr(0.1, 30))``. Its
-value at count c is what the class of the same name has set after c calls of `step()`,
-alone on an optimizer whose learning rate is `base_lr`.
-
-The classes are stepped once per epoch, but Optax counts updates. `per_epoch` converts
-between the two:
-
->>> import jax
->>> from adamax_optax import schedules
->>> schedule = schedules.per_epoch(schedules.step_lr(0.05, step_size=2), 10)
->>> print(*(f"{jax.jit(schedule)(count):.3g}" for count in (0, 19, 20)))
-0.05 0.05 0.005
+in JAX's default float dtype). Optax calls it inside `jax.jit`:
+``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is what the class of
+the same name has set after c calls of `step()`, alone on an optimizer whose learning
+rate is `base_lr`. The classes are stepped once per epoch, but Optax counts updates:
+`per_epoch` converts between the two.
 
 Arguments, defaults and ranges are those of the classes. `base_lr` and all other numbers
 except those that count epochs may also be arrays, traced or not (`jax.vmap` over
@@ -56,10 +49,8 @@ __all__ = [
     "step_lr",
 ]
 
-Curve = Callable[[Any], Any]
 
-
-def _schedule(curve: Curve) -> optax.Schedule:
+def _schedule(curve) -> optax.Schedule:
     """Return count -> curve(max(⌊count⌋, 0))."""
 
     def schedule(count):
@@ -70,10 +61,16 @@ def _schedule(curve: Curve) -> optax.Schedule:
     return schedule
 
 
-def _scaled(base_lr: ArrayLike, factor: Curve) -> optax.Schedule:
+def _scaled(base_lr, factor) -> optax.Schedule:
     """Return count -> base_lr · factor(count)."""
     check_real("base_lr", base_lr, 0.0)
     return _schedule(lambda t: base_lr * factor(t))
+
+
+def _annealed(base_lr, eta_min, share) -> optax.Schedule:
+    """Return count -> eta_min + (base_lr - eta_min) · share(count)."""
+    check_real("base_lr", base_lr, 0.0)
+    return _schedule(lambda t: eta_min + (base_lr - eta_min) * share(t))
 
 
 def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
@@ -338,15 +335,9 @@ def cosine_annealing_lr(
       >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
       0.1 0.05 0 0.05 0.1 0.05 0
     """
-    check_real("base_lr", base_lr, 0.0)
     _curves.check_cosine(T_max, eta_min)
     T_max = _curves.whole(T_max)
-
-    def curve(t):
-        share = _curves.half_cosine(t, T_max, xp=jnp)
-        return _curves.between(eta_min, base_lr, share)
-
-    return _schedule(curve)
+    return _annealed(base_lr, eta_min, lambda t: _curves.half_cosine(t, T_max, xp=jnp))
 
 
 def cosine_annealing_warm_restarts(
@@ -380,15 +371,13 @@ def cosine_annealing_warm_restarts(
       >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
       0.1 0.0933013 0.075 0.05 0.025 0.00669873
     """
-    check_real("base_lr", base_lr, 0.0)
     _curves.check_warm_restarts(T_0, T_mult, eta_min)
 
-    def curve(t):
+    def share(t):
         T_cur, T_i = _curves.warm_restart(t, T_0, T_mult, xp=jnp)
-        share = _curves.half_cosine(T_cur, T_i, xp=jnp)
-        return _curves.between(eta_min, base_lr, share)
+        return _curves.half_cosine(T_cur, T_i, xp=jnp)
 
-    return _schedule(curve)
+    return _annealed(base_lr, eta_min, share)
 
 
 def cyclic_lr(
@@ -510,8 +499,7 @@ def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Sche
         traced integer: use ``jnp.where`` instead of ``if``.
 
     Raises:
-      TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
-      ValueError: If `base_lr` is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -541,8 +529,7 @@ def multiplicative_lr(
         integer: use ``jnp.where`` instead of ``if``.
 
     Raises:
-      TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
-      ValueError: If `base_lr` is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules

@@ -67,13 +67,14 @@ class CosineAnnealingLR(LRScheduler):
                 for lr, base_lr in zip(self._last_lr, self.base_lrs, strict=True)
             ]
         # η_t - η_min = (η_{t-1} - η_min) c(t) / c(t-1)
-        lrs = [_curves.between(self.eta_min, lr, now / before) for lr in self._last_lr]
+        low = self.eta_min
+        lrs = [low + (lr - low) * (now / before) for lr in self._last_lr]
         # Where the curve touches 0, rounding may lead below it, as in PyTorch.
         return [0.0 if -1e-15 < lr < 0 else lr for lr in lrs]
 
     def _get_closed_form_lr(self) -> list[float]:
         share = _curves.half_cosine(self.last_epoch, self.T_max)
-        return [_curves.between(self.eta_min, lr, share) for lr in self.base_lrs]
+        return [self.eta_min + (lr - self.eta_min) * share for lr in self.base_lrs]
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
@@ -135,7 +136,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def get_lr(self) -> list[float]:
         share = _curves.half_cosine(self.T_cur, self.T_i)
-        return [_curves.between(self.eta_min, lr, share) for lr in self.base_lrs]
+        return [self.eta_min + (lr - self.eta_min) * share for lr in self.base_lrs]
 
     def _next_lrs(self, epoch: Any) -> list[Any]:
         if epoch is None and self.last_epoch < 0:

@@ -146,11 +146,6 @@ def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
     return xp.sin((period - t % (2 * period)) / (2 * period) * xp.pi) ** 2
 
 
-def between(eta_min: Any, base_lr: Any, share: Any) -> Any:
-    """η = η_min + (η_max - η_min) c."""
-    return eta_min + (base_lr - eta_min) * share
-
-
 def check_cosine(T_max: Any, eta_min: Any) -> None:
     check_real("T_max", T_max, 0.0, without_low=True)
     check_real("eta_min", eta_min, 0.0)

@@ -16,10 +16,7 @@ from adamax_optax.lr_scheduler._lambda import callable_state, has_state, load_ca
 
 
 class CyclesMomentum(LRScheduler):
-    """Set each group's beta1 together with its learning rate.
-
-    PyTorch's `cycle_momentum` sets beta1 too for an optimizer that has betas.
-    """
+    """Set each group's beta1 together with its learning rate, as PyTorch does."""
 
     cycle_momentum: bool
 
