@@ -204,9 +204,7 @@ class LRScheduler:
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> class Halved(ao.lr_scheduler.LRScheduler):
       ...     def get_lr(self):
-      ...         if self.last_epoch == 0:
-      ...             return self._last_lr
-      ...         return [lr / 2 for lr in self._last_lr]
+      ...         return [lr / 2**self.last_epoch for lr in self.base_lrs]
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.08)
       >>> scheduler = Halved(optimizer)
       >>> for _ in range(3):
