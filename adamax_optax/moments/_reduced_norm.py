@@ -1,13 +1,12 @@
 """`scale_by_infinity_norm` with the moments stored as codes."""
 
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from adamax_optax._checks import check_gradients, check_inexact, leaf_name
 from adamax_optax._dtypes import StateDType, scalar
@@ -23,6 +22,8 @@ from adamax_optax._rounding import (
 from adamax_optax._sharding import filled_like, replicated_beside
 from adamax_optax.moments._half_codes import HalfCodes
 from adamax_optax.moments._word_codes import WordCodes, next_bound
+
+Codec = HalfCodes | WordCodes
 
 
 class ScaleByReducedInfinityNormState(NamedTuple):
@@ -47,69 +48,6 @@ class ScaleByReducedInfinityNormState(NamedTuple):
     scale: jax.Array
     bound: jax.Array | None
     key: jax.Array
-
-
-class Codec(Protocol):
-    """How m and u are encoded: `HalfCodes` or `WordCodes`.
-
-    Attributes:
-      dtype: The dtype of the codes: the `state_dtype`.
-      bounded: Whether the codes need a bound on |m| / u.
-      initial: For each array of codes, the code that fills it before the first step.
-    """
-
-    @property
-    def dtype(self) -> Any: ...
-
-    @property
-    def bounded(self) -> bool: ...
-
-    @property
-    def initial(self) -> tuple[float, ...]: ...
-
-    def step(
-        self,
-        g: jax.Array,
-        codes: Any,
-        inverse: jax.Array,
-        quarterings: jax.Array,
-        bounds: Any,
-        b1: ArrayLike,
-        b2: ArrayLike,
-        eps: ArrayLike,
-        random: jax.Array,
-    ) -> tuple[jax.Array, ...]:
-        """Return the codes after one gradient.
-
-        Args:
-          g: The gradient, float32.
-          codes: The codes before.
-          inverse: 1 / s after the step.
-          quarterings: The q of `decay_scale`.
-          bounds: The bound before and after the step; `None` if not `bounded`.
-          b1: β1.
-          b2: β2, more than 0.
-          eps: ε.
-          random: Noise, uint32, of the gradient's shape.
-        """
-
-    def ratio(self, codes: Any, scale: jax.Array, bound: Any) -> jax.Array:
-        """Return m / u, float32."""
-
-    def dequantize(
-        self, codes: Any, scale: jax.Array, bound: Any
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return m and u, float32."""
-
-    def quantize(
-        self,
-        m: jax.Array,
-        u: jax.Array,
-        scale: jax.Array,
-        bound: Any,
-        random: jax.Array,
-    ) -> tuple[jax.Array, ...]:
-        """Return the codes of m and u."""
 
 
 def codec_for(state_dtype: StateDType) -> Codec:
@@ -250,7 +188,9 @@ def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     return jax.lax.stop_gradient(ratio).astype(jnp.result_type(g)), codes
 
 
-def decay_scale(scale: jax.Array, b2: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def decay_scale(
+    scale: jax.Array, b2: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
     """Decay all norms of a leaf at once, by decaying their common scale.
 
     With u = s v, u ← max(β2 u, |g| + ε) becomes s ← β2 s and v ← max(v, (|g| + ε) / s).

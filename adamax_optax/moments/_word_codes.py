@@ -71,7 +71,7 @@ class WordCodes:
         eps: ArrayLike,
         random: jax.Array,
     ) -> Codes:
-        """Return the code after one gradient; see `Codec`."""
+        """Return the code after one gradient; see `HalfCodes.step`."""
         word = codes[0].astype(jnp.int32)
         old_bound, bound = bounds
         # The code of v saturates, so g must too, or r would jump to its bound. NaN
