@@ -10,9 +10,9 @@ import optax
 from adamax_optax._bias_correction import scale_by_bias_correction
 from adamax_optax._checks import (
     check_flag,
-    check_hyperparameters,
     check_learning_rate,
     check_params,
+    check_range,
     checked_mask,
 )
 from adamax_optax._dtypes import StateDType, in_compute_dtype
@@ -105,9 +105,6 @@ def adamax(
       <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1, Algorithm 2.
     """
     check_learning_rate(learning_rate)
-    check_hyperparameters(
-        b1=b1, b2=b2, eps=eps, eps_outside=eps_outside, weight_decay=weight_decay
-    )
     return in_compute_dtype(
         optax.chain(
             _ascent(maximize),  # g ← -g
@@ -170,9 +167,6 @@ def adamaxw(
       <https://arxiv.org/abs/1711.05101>`_, 2019.
     """
     check_learning_rate(learning_rate)
-    check_hyperparameters(
-        b1=b1, b2=b2, eps=eps, eps_outside=eps_outside, weight_decay=weight_decay
-    )
     return in_compute_dtype(
         optax.chain(
             _ascent(maximize),  # g ← -g
@@ -241,6 +235,7 @@ def _ascent(maximize):
 
 def _decay(weight_decay, mask):
     """Return the link that adds λ θ; the identity, which needs no θ, if λ is 0."""
+    check_range("weight_decay", weight_decay, schedule=True)
     if isinstance(weight_decay, int | float) and weight_decay == 0:
         return optax.identity()
     mask = None if mask is None else checked_mask(mask)
