@@ -94,10 +94,7 @@ def check_state(state: Any, state_dtype: Any) -> None:
 def reduced_infinity_norm(
     codec: Codec, b1: Any, b2: Any, eps: Any, eps_outside: Any
 ) -> optax.GradientTransformation:
-    """Return `scale_by_infinity_norm` with codes as its state.
-
-    Between decoding and encoding all arithmetic is float32. m / u has derivative 0.
-    """
+    """Return `scale_by_infinity_norm` with codes as its state."""
     hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_outside": eps_outside}
     traced = {k: v for k, v in hyper.items() if not isinstance(v, int | float)}
     fixed = tuple((k, v) for k, v in hyper.items() if k not in traced)
