@@ -143,13 +143,11 @@ def _carried(source, target):
         values.append(value)
     refuse("The state", problems)
     filled = jax.tree.unflatten(jax.tree.structure(wide), values)
-    treedef: Any
-    nodes, treedef = jax.tree.flatten(target, is_leaf=is_moments)
-    return treedef.unflatten(
-        in_form_of(node, new) if is_moments(node) else new
-        for node, new in zip(
-            nodes, jax.tree.leaves(filled, is_leaf=is_moments), strict=True
-        )
+    return jax.tree.map(
+        lambda node, new: in_form_of(node, new) if is_moments(node) else new,
+        target,
+        filled,
+        is_leaf=is_moments,
     )
 
 

@@ -51,23 +51,16 @@ def from_paddle(
         )
 
     PaddlePaddle's ``Linear`` has Flax's layout, and its convolutions have PyTorch's:
-
-    .. code-block:: python
-
-        def to_flax(name, x):
-            return ao.interop.kernels_to_flax(name, x) if x.ndim > 2 else x
+    docs/interop.md defines `to_flax`.
 
     Args:
       state_dict: A mapping from names to arrays or tensors, as saved.
       opt_state: The state to fill; see `from_torch`.
-      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
-        none: a mapping from PaddlePaddle's names, as above, or a sequence in the order
-        of the state dict. PaddlePaddle's ``weight`` also matches Flax's names for it.
-        Parameters that took no step are not in the state dict: only a mapping can name
-        them. By default parameters are matched by name, or by number if the leaves are
-        those of a list.
-      convert: A function from a leaf's name and PaddlePaddle's array to an array in the
-        leaf's layout.
+      order: As in `from_torch`: a mapping from PaddlePaddle's names, as above, or a
+        sequence in the order of the state dict. Parameters that took no step are not in
+        the state dict: only a mapping can name them. By default parameters are matched
+        by name, or by number if the leaves are those of a list.
+      convert: As in `from_torch`.
       b1: The optimizer's beta1. PaddlePaddle does not save the step count t but
         b1^(t + 1) in float32, from which t is computed. At 0.9 it underflows after 828
         steps, and t stops there. The bias correction is 1 long before, but a schedule
@@ -135,12 +128,10 @@ def to_paddle(
         optimizer.set_state_dict(tensors)
 
     Args:
-      state: A functional state, of any `state_dtype` and depth, or a state dict of
-        `adamax_optax.Adamax`.
+      state: See `to_torch`.
       order: As in `from_paddle`; it also supplies PaddlePaddle's names, which by
         default are those of the leaves.
-      convert: A function from a leaf's name and array to an array in PaddlePaddle's
-        layout.
+      convert: As in `to_torch`.
       b1: The optimizer's beta1.
 
     Returns:

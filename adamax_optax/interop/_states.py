@@ -203,12 +203,7 @@ class FunctionalState:
 
 
 def in_form_of(node: Any, moments: Any) -> Any:
-    """Return moments in the `state_dtype` and containers of `node`.
-
-    Args:
-      node: A state with moments.
-      moments: A `ScaleByInfinityNormState` with the same leaves.
-    """
+    """Return decoded `moments` in the `state_dtype` and containers of others."""
     if not isinstance(node, ScaleByInfinityNormState):
         dtype = state_dtype_of(node)
         if dtype is None:
