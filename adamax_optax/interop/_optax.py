@@ -105,17 +105,12 @@ def _is_optax(x):
 
 
 class _Leaf(NamedTuple):
-    """A leaf of a state.
+    """A leaf of a state."""
 
-    Attributes:
-      address: Its path, in terms that Optax's states and ours share.
-      value: The array.
-      field: "mu", "nu" or "count" for Adamax's own fields, "schedule" for the count of
-        a schedule, "setting" for a hyperparameter, otherwise "".
-    """
-
-    address: tuple[str, ...]
+    address: tuple[str, ...]  # its path, in terms that Optax's states and ours share
     value: Any
+    # "mu", "nu" or "count" for Adamax's own fields, "schedule" for the count of a
+    # schedule, "setting" for a hyperparameter, otherwise "".
     field: str
 
 
