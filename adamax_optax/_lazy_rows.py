@@ -19,11 +19,11 @@ def lazy_rows(
 ) -> optax.GradientTransformationExtraArgs:
     """Step only the rows of each parameter that have a gradient.
 
-    A row is an entry of the leading axis, such as a word of an embedding. If its
-    whole gradient is 0, its parameters and their state stay exactly as they are:
-    nothing decays, and no old momentum moves them. Step counts and
-    schedules count all steps. This is how
-    ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``; with its rule:
+    A row is an entry of the leading axis, such as a word of an embedding. If its whole
+    gradient is 0, its parameters and their state stay exactly as they are: nothing
+    decays, and no old momentum moves them. Step counts and schedules count all steps.
+    This is how ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``; with
+    its rule:
 
     .. code-block:: python
 
@@ -41,10 +41,9 @@ def lazy_rows(
       The transformation. Its state is `inner`'s, except that with a reduced
       `state_dtype` each row has a scale of its own: 4 bytes a row, with `jnp.uint16` 8.
       (`interop.cast_state` returns one scale for all rows, which the next step spreads
-      again.) Every row is read and written, so a step is slower than `inner`'s: on a
-      CPU, up to twice as slow. It communicates nothing if no row is divided among
-      devices. Wrappers that collect gradients, such as `optax.MultiSteps`, go outside:
-      ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
+      again.) Every row is read and written: on a CPU, a step takes up to twice as long
+      as `inner`'s. It communicates nothing if no row is divided among devices. Wrappers
+      that collect gradients go outside: ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
 
     Raises:
       ValueError: If `inner` is not a transformation or `mask` does not fit; in `init`,
