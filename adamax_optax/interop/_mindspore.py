@@ -36,17 +36,7 @@ def from_mindspore(
     ``exp_inf.*``, ``step_t``) or `mindspore.nn.AdaMax` (``moment1.*``, ``moment2.*``,
     ``global_step``). Other entries, such as parameters, are ignored. MindSpore and JAX
     need different versions of NumPy, so you may have to go through a file:
-
-    .. code-block:: python
-
-        # With MindSpore:
-        mindspore.save_checkpoint(optimizer, "adamax.ckpt")
-        checkpoint = mindspore.load_checkpoint("adamax.ckpt")
-        np.savez("adamax.npz", **{k: v.asnumpy() for k, v in checkpoint.items()})
-        # Here (for mindspore.nn.AdaMax, tx needs eps=0.0, eps_outside=1e-8):
-        state = ao.interop.from_mindspore(
-            np.load("adamax.npz"), tx.init(params), convert=ao.interop.kernels_to_flax
-        )
+    docs/interop.md shows how.
 
     Args:
       checkpoint: A mapping from names to arrays, tensors or parameters.
@@ -99,21 +89,8 @@ def to_mindspore(
 ) -> dict[str, np.ndarray]:
     """Turn a state of this package into the arrays of a MindSpore checkpoint.
 
-    .. code-block:: python
-
-        # Here, with names = [p.name for p in optimizer.parameters] from MindSpore:
-        arrays = ao.interop.to_mindspore(
-            state, order=names, convert=ao.interop.kernels_from_flax
-        )
-        np.savez("adamax.npz", **arrays)
-        # With MindSpore:
-        checkpoint = {
-            name: mindspore.Parameter(mindspore.Tensor(array), name=name)
-            for name, array in np.load("adamax.npz").items()
-        }
-        mindspore.load_param_into_net(optimizer, checkpoint)
-
     It has no hyperparameters: pass the same ones to MindSpore's optimizer.
+    docs/interop.md shows how to load it there.
 
     Args:
       state: See `to_torch`.
