@@ -32,9 +32,8 @@ def lazy_rows(
     Args:
       inner: The optimizer: of this package, with any `state_dtype`, or another whose
         state has the shapes of the parameters, such as `optax.adam`.
-      mask: The leaves whose rows are lazy: a tree of booleans with the structure of the
-        parameters or a prefix of it, or a function from the gradients to such a tree.
-        `None` means all leaves. For different optimizers use `param_groups`, with
+      mask: The leaves whose rows are lazy, as in `adamax`; a function receives the
+        gradients. For different optimizers use `param_groups`, with
         ``ao.lazy_rows(...)`` as a rule; in the class, the key `"lazy_rows"` of a group.
 
     Returns:

@@ -26,8 +26,7 @@ def param_groups(
     belongs to the first rule whose pattern is found in its name.
 
     Unlike `mask`, which only switches the decay, groups can set every hyperparameter,
-    `state_dtype` included; and a parameter without a rule, or a rule without a
-    parameter, is an error. Scaling the gradients would not scale the learning rate:
+    `state_dtype` included. Scaling the gradients would not scale the learning rate:
     Adamax divides the scale away.
 
     Args:

@@ -101,18 +101,18 @@ def reduced_infinity_norm(
 
     def init_fn(params):
         jax.tree_util.tree_map_with_path(_check_real, params)
-        leaves = len(jax.tree.leaves(params))
+        shape = (len(jax.tree.leaves(params)),)
 
         def filled(value):
             return jax.tree.map(lambda p: filled_like(p, value, codec.dtype), params)
 
-        def per_leaf(value):
-            return replicated_beside(params, value, jnp.float32, (leaves,))
+        def repeated(value):
+            return replicated_beside(params, value, jnp.float32, shape)
 
         return ScaleByReducedInfinityNormState(
             codes=tuple(map(filled, codec.initial)),
-            scale=per_leaf(1),
-            bound=per_leaf(0) if codec.bounded else None,
+            scale=repeated(1),
+            bound=repeated(0) if codec.bounded else None,
             key=replicated_beside(params, 0, jnp.uint32),
         )
 
@@ -195,13 +195,8 @@ def decay_scale(
     is exact however coarse v is. When s falls below 1/2, multiply it by 4 and divide
     every v by 4, which is exact in binary, for the square root of v too.
 
-    Args:
-      scale: s, float32, of any shape, in [1/2, 2).
-      b2: β2; values below 2^-64, such as 0, count as 2^-64.
-
-    Returns:
-      The new s in [1/2, 2), and an int32 q ≥ 0: every v must be divided by 4^q. At
-      β2 = 0.999, q is 1 once in 1386 steps and otherwise 0.
+    Return the new s in [1/2, 2), and an int32 q ≥ 0: every v must be divided by 4^q.
+    β2 below 2^-64, such as 0, counts as 2^-64.
     """
     scale = scale * _positive(b2)
     exponent = (to_bits(scale) >> MANTISSA) - BIAS  # 2^exponent ≤ s
