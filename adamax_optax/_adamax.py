@@ -68,9 +68,8 @@ def adamax(
         approaches or exceeds b2, and short of the mean step for b2 near 0.
 
     All but `mask` and `state_dtype` may be traced, `b1` and `b2` as float32 or wider.
-    Under `optax.inject_hyperparams`, list `state_dtype` in `static_args`, since a dtype
-    is callable and would be taken for a schedule; for half-precision parameters, also
-    pass ``hyperparam_dtype=jnp.float32``.
+    Under `optax.inject_hyperparams`, list `state_dtype` in `static_args`; for
+    half-precision parameters, also pass ``hyperparam_dtype=jnp.float32``.
 
     Returns:
       The transformation. Its state is a chain's, which contains a

@@ -176,7 +176,7 @@ def _leaves(
     between them do not change addresses.
     """
     seen: Counter[str] = Counter()
-    for link in _links(state):
+    for link in jax.tree.leaves(state, is_leaf=lambda x: type(x) is not tuple):
         if hasattr(link, "_fields"):
             kind = "adamax" if _is_of_adamax(link) else type(link).__name__
             # Our count is a separate link after its moments: it gets their number.
@@ -195,14 +195,6 @@ def _leaves(
                 yield _Leaf(at, link, field)
             else:
                 yield from _leaves(child, (*at, *path), field)
-
-
-def _links(state):
-    if type(state) is tuple:
-        for link in state:
-            yield from _links(link)
-    else:
-        yield state
 
 
 def _children(node):

@@ -132,11 +132,9 @@ class FunctionalState:
     ) -> optax.OptState:
         """Return the state with other moments and counts.
 
-        Args:
-          found: The new entries, by leaf; `None` for a parameter that took no step. A
-            part without any entries has taken no steps.
-          what: The subject of the error message.
-          problems: Problems found so far, which the error lists too.
+        `found` has the new entries by leaf, `None` for a parameter that took no step. A
+        part without any entries has taken no steps. If there are any `problems`, those
+        found so far or new ones, raise a `ValueError` about `what` that lists them.
         """
         entries = {name: entry for name, entry in found.items() if entry is not None}
         nodes = list(self._nodes)
@@ -184,7 +182,7 @@ class FunctionalState:
 
 
 def in_form_of(node: Any, moments: Any) -> Any:
-    """Return decoded `moments` in the `state_dtype` and containers of others."""
+    """Return decoded moments in the `state_dtype` and containers of those in `node`."""
     if not isinstance(node, ScaleByInfinityNormState):
         dtype = state_dtype_of(node)
         if dtype is None:
@@ -266,8 +264,9 @@ class StateDict:
         for i, group in enumerate(state_dict["param_groups"]):
             keys, names = keys_and_names(group)
             self._keys += keys
-            self.names += names or map(str, keys)
-            long += [f"{i}.{name}" for name in names or map(str, keys)]
+            names = names or list(map(str, keys))
+            self.names += names
+            long += [f"{i}.{name}" for name in names]
         if len(set(self.names)) < len(long):
             self.names = long
 

@@ -72,16 +72,9 @@ class HalfCodes:
     ) -> Codes:
         """Return the codes after one gradient.
 
-        Args:
-          g: The gradient, float32.
-          codes: The codes before.
-          inverse: 1 / s after the step.
-          quarterings: The q of `decay_scale`.
-          bounds: The bound before and after the step; `None` if not `bounded`.
-          b1: β1.
-          b2: β2, more than 0.
-          eps: ε.
-          random: Noise, uint32, of the gradient's shape.
+        `g` is float32, `inverse` 1 / s after the step, `quarterings` the q of
+        `decay_scale`, `bounds` the bound before and after the step if `bounded`, and
+        `random` uint32 noise of the gradient's shape; `b2` is more than 0.
         """
         mean, norm = codes
         g = self._clip(g)  # NaN passes, and shows in m
