@@ -14,6 +14,7 @@ from adamax_optax._bias_correction import ScaleByBiasCorrectionState
 from adamax_optax._checks import refuse
 from adamax_optax.interop._states import in_form_of
 from adamax_optax.moments import (
+    Moments,
     cast_state,
     is_moments,
     map_moments,
@@ -211,11 +212,8 @@ def _children(node):
 
 
 def _is_of_adamax(link):
-    return (
-        is_moments(link)
-        or _is_optax(link)
-        or isinstance(link, ScaleByBiasCorrectionState)
-    )
+    kinds = Moments | optax.ScaleByAdamState | ScaleByBiasCorrectionState
+    return isinstance(link, kinds)
 
 
 def _field(link, name):

@@ -65,7 +65,7 @@ def codec_for(state_dtype: StateDType) -> Codec:
         dtype = None
     if dtype == jnp.uint16:
         return WordCodes()
-    if dtype in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)):
+    if dtype in (jnp.bfloat16, jnp.float16):
         return HalfCodes(dtype)
     raise ValueError(
         "state_dtype must be None, jnp.bfloat16, jnp.float16 or jnp.uint16, got "
