@@ -32,9 +32,10 @@ def lazy_rows(
     Args:
       inner: The optimizer: of this package, with any `state_dtype`, or another whose
         state has the shapes of the parameters, such as `optax.adam`.
-      mask: The leaves whose rows are lazy, as in `adamax`; a function receives the
-        gradients. For different optimizers use `param_groups`, with
-        ``ao.lazy_rows(...)`` as a rule; in the class, the key `"lazy_rows"` of a group.
+      mask: The leaves whose rows are lazy, given like the `mask` of `adamax`, except
+        that a function receives the gradients. For different optimizers use
+        `param_groups`, with ``ao.lazy_rows(...)`` as a rule; in the class, the key
+        `"lazy_rows"` of a group.
 
     Returns:
       The transformation. Its state is `inner`'s, except that with a reduced
