@@ -22,12 +22,8 @@ def lazy_rows(
     A row is an entry of the leading axis, such as a word of an embedding. If its whole
     gradient is 0, its parameters and their state stay exactly as they are: nothing
     decays, and no old momentum moves them. Step counts and schedules count all steps.
-    This is how ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``; with
-    its rule:
-
-    .. code-block:: python
-
-        tx = ao.lazy_rows(ao.adamax(1e-3, eps=0.0, eps_outside=1e-7))
+    This is how ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``. See
+    docs/when_to_use.md for what it changes and costs.
 
     Args:
       inner: The optimizer: of this package, with any `state_dtype`, or another whose
@@ -41,8 +37,7 @@ def lazy_rows(
       The transformation. Its state is `inner`'s, except that with a reduced
       `state_dtype` each row has a scale of its own: 4 bytes a row, with `jnp.uint16` 8.
       (`interop.cast_state` returns one scale for all rows, which the next step spreads
-      again.) Every row is read and written: on a CPU, a step takes up to twice as long
-      as `inner`'s. It communicates nothing if no row is divided among devices. Wrappers
+      again.) A step communicates nothing if no row is divided among devices. Wrappers
       that collect gradients go outside: ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
 
     Raises:

@@ -41,13 +41,8 @@ def param_groups(
         transformation, such as ``optax.inject_hyperparams(ao.adamax)``.
       defaults: Arguments of `optimizer` for rules that do not set them.
 
-    All numbers may be traced. To change the learning rate during training, inject it
-    into a function that makes the groups::
-
-        def make(learning_rate):
-            return ao.param_groups(rules, learning_rate=learning_rate)
-
-        tx = optax.inject_hyperparams(make)(learning_rate=1e-3)
+    All numbers may be traced. docs/recipes.md shows how to change the learning rate
+    during training.
 
     Returns:
       `optax.partition` of the groups. Its state is an `optax.PartitionState`, whose

@@ -68,14 +68,10 @@ def stochastic_rounding(
       float16 parameters, the sum of p and the update is p' exactly if
       ``|update| <= |p| / 2``. A larger update may not reach the neighbours of p +
       update by an addition in p's dtype. Then the sum is one of two numbers that can
-      be reached, with the mean p + update, at most two spacings apart (three next to a
-      power of two); the spacing is the larger of those at p + update and at the update.
-      See docs/low_precision.md for the reasons, and for sums near 0.
-
-      A sum or an update beyond the largest finite number is clipped to it, unless the
-      sum is infinite in float32. An update of 0 leaves p unchanged, but -0.0 becomes
-      0.0. All other leaves (float32 or wider, 8-bit floats, complex numbers, integers)
-      keep the updates of `tx`.
+      be reached, and its mean is p + update: see docs/low_precision.md, also for sums
+      near 0 or beyond the largest finite number. An update of 0 leaves p unchanged, but
+      -0.0 becomes 0.0. All other leaves (float32 or wider, 8-bit floats, complex
+      numbers, integers) keep the updates of `tx`.
 
     Raises:
       ValueError: If `tx` is not a transformation or `seed` is out of range; in

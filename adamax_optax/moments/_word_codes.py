@@ -123,9 +123,8 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
         |m_t| / u_t ≤ (β1/β2) |m_{t-1}| / u_{t-1} + (1 - β1).
 
     A stored u_t may be less than |g_t|, by a factor of c at most; then the same holds
-    with c times the bound. At constant betas the bound tends to (1 - β1) / (1 - β1/β2)
-    if β1 < β2, and otherwise grows without limit. It is capped at 1024 - β1, where
-    larger ratios saturate. `bound` is 0 before the first step; `b2` must exceed 0.
+    with c times the bound. It is capped at 1024 - β1, where larger ratios saturate.
+    `bound` is 0 before the first step; `b2` must exceed 0.
     """
     # Every program must compute the same bits. Some would fuse a sum with a product
     # into one rounding, so no operand of this sum is a product.
