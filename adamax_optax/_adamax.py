@@ -10,9 +10,9 @@ import optax
 from adamax_optax._bias_correction import scale_by_bias_correction
 from adamax_optax._checks import (
     check_flag,
-    check_hyperparameters,
     check_learning_rate,
     check_params,
+    check_range,
     checked_mask,
 )
 from adamax_optax._dtypes import StateDType, in_compute_dtype
@@ -68,9 +68,8 @@ def adamax(
         approaches or exceeds b2, and short of the mean step for b2 near 0.
 
     All but `mask` and `state_dtype` may be traced, `b1` and `b2` as float32 or wider.
-    Under `optax.inject_hyperparams`, list `state_dtype` in `static_args`, since a dtype
-    is callable and would be taken for a schedule; for half-precision parameters, also
-    pass ``hyperparam_dtype=jnp.float32``.
+    Under `optax.inject_hyperparams`, list `state_dtype` in `static_args`; for
+    half-precision parameters, also pass ``hyperparam_dtype=jnp.float32``.
 
     Returns:
       The transformation. Its state is a chain's, which contains a
@@ -105,9 +104,6 @@ def adamax(
       <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1, Algorithm 2.
     """
     check_learning_rate(learning_rate)
-    check_hyperparameters(
-        b1=b1, b2=b2, eps=eps, eps_outside=eps_outside, weight_decay=weight_decay
-    )
     return in_compute_dtype(
         optax.chain(
             _ascent(maximize),  # g ← -g
@@ -170,9 +166,6 @@ def adamaxw(
       <https://arxiv.org/abs/1711.05101>`_, 2019.
     """
     check_learning_rate(learning_rate)
-    check_hyperparameters(
-        b1=b1, b2=b2, eps=eps, eps_outside=eps_outside, weight_decay=weight_decay
-    )
     return in_compute_dtype(
         optax.chain(
             _ascent(maximize),  # g ← -g
@@ -241,6 +234,7 @@ def _ascent(maximize):
 
 def _decay(weight_decay, mask):
     """Return the link that adds λ θ; the identity, which needs no θ, if λ is 0."""
+    check_range("weight_decay", weight_decay, schedule=True)
     if isinstance(weight_decay, int | float) and weight_decay == 0:
         return optax.identity()
     mask = None if mask is None else checked_mask(mask)

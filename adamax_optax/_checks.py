@@ -73,17 +73,6 @@ def check_decay_rate(name: str, value: Any) -> None:
         )
 
 
-def check_hyperparameters(
-    *, b1: Any, b2: Any, eps: Any, eps_outside: Any = 0.0, weight_decay: Any = 0.0
-) -> None:
-    """Raise `ValueError` if a hyperparameter is out of range."""
-    check_decay_rate("b1", b1)
-    check_decay_rate("b2", b2)
-    check_range("eps", eps)
-    check_range("eps_outside", eps_outside)
-    check_range("weight_decay", weight_decay, schedule=True)
-
-
 def check_learning_rate(value: Any) -> None:
     """Raise `ValueError` if a learning rate is negative, infinite or NaN.
 

@@ -24,10 +24,9 @@ def real_dtype(dtype: Any) -> Any:
 
 
 def scalar(value: Any, dtype: Any) -> Any:
-    """Cast a traced hyperparameter to `dtype`; leave a Python number as it is.
+    """Cast a traced hyperparameter, which would impose its own dtype, to `dtype`.
 
-    A Python number keeps 64 bits until it is combined with an array, and then takes the
-    array's dtype. A traced hyperparameter would impose its own dtype.
+    A Python number keeps 64 bits until it is combined with an array.
     """
     return value if isinstance(value, int | float) else jnp.asarray(value, dtype)
 
@@ -38,10 +37,7 @@ def decayed_mean(m: jax.Array, g: jax.Array, b1: Any) -> jax.Array:
     float32 rounds β1 and 1 - β1 differently. At β1 = 0.99999 the weights of the
     equation as it is written would add up to 0.9986 in the long run.
 
-    Args:
-      m: The mean so far.
-      g: The gradient, in the dtype of `m`.
-      b1: A Python number, or an array in the real dtype of `m`.
+    `g` has the dtype of `m`; `b1` is a Python number or has its real dtype.
     """
     if isinstance(b1, int | float) and b1 > 0.9:
         change = g - m  # may overflow where the mean does not

@@ -19,32 +19,26 @@ def lazy_rows(
 ) -> optax.GradientTransformationExtraArgs:
     """Step only the rows of each parameter that have a gradient.
 
-    A row is an entry of the leading axis, such as a word of an embedding. If its
-    whole gradient is 0, its parameters and their state stay exactly as they are:
-    nothing decays, and no old momentum moves them. Step counts and
-    schedules count all steps. This is how
-    ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``; with its rule:
-
-    .. code-block:: python
-
-        tx = ao.lazy_rows(ao.adamax(1e-3, eps=0.0, eps_outside=1e-7))
+    A row is an entry of the leading axis, such as a word of an embedding. If its whole
+    gradient is 0, its parameters and their state stay exactly as they are: nothing
+    decays, and no old momentum moves them. Step counts and schedules count all steps.
+    This is how ``tf_keras.optimizers.legacy.Adamax`` treats ``tf.IndexedSlices``. See
+    docs/when_to_use.md for what it changes and costs.
 
     Args:
       inner: The optimizer: of this package, with any `state_dtype`, or another whose
         state has the shapes of the parameters, such as `optax.adam`.
-      mask: The leaves whose rows are lazy: a tree of booleans with the structure of the
-        parameters or a prefix of it, or a function from the gradients to such a tree.
-        `None` means all leaves. For different optimizers use `param_groups`, with
-        ``ao.lazy_rows(...)`` as a rule; in the class, the key `"lazy_rows"` of a group.
+      mask: The leaves whose rows are lazy, given like the `mask` of `adamax`, except
+        that a function receives the gradients. For different optimizers use
+        `param_groups`, with ``ao.lazy_rows(...)`` as a rule; in the class, the key
+        `"lazy_rows"` of a group.
 
     Returns:
       The transformation. Its state is `inner`'s, except that with a reduced
       `state_dtype` each row has a scale of its own: 4 bytes a row, with `jnp.uint16` 8.
       (`interop.cast_state` returns one scale for all rows, which the next step spreads
-      again.) Every row is read and written, so a step is slower than `inner`'s: on a
-      CPU, up to twice as slow. It communicates nothing if no row is divided among
-      devices. Wrappers that collect gradients, such as `optax.MultiSteps`, go outside:
-      ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
+      again.) A step communicates nothing if no row is divided among devices. Wrappers
+      that collect gradients go outside: ``optax.MultiSteps(ao.lazy_rows(...), 4)``.
 
     Raises:
       ValueError: If `inner` is not a transformation or `mask` does not fit; in `init`,

@@ -20,22 +20,13 @@ def param_groups(
 ) -> optax.GradientTransformationExtraArgs:
     """Set hyperparameters by parameter name.
 
-    No decay for biases and norms, a tenth of the learning rate for the embedding::
-
-        tx = ao.param_groups({
-            "bias|norm": {"weight_decay": 0.0},
-            "embedding": {"learning_rate_scale": 0.1},
-            ".*": {},
-        }, learning_rate=schedule, weight_decay=0.01)
-
     A parameter's name is its path in the tree, joined by "/", such as
     ``encoder/layer_0/bias``. The parts are keys of dicts, indices of lists, attributes
     of Equinox modules or dataclasses, or the names in an `nnx.State`. A parameter
     belongs to the first rule whose pattern is found in its name.
 
     Unlike `mask`, which only switches the decay, groups can set every hyperparameter,
-    `state_dtype` included; and a parameter without a rule, or a rule without a
-    parameter, is an error. Scaling the gradients would not scale the learning rate:
+    `state_dtype` included. Scaling the gradients would not scale the learning rate:
     Adamax divides the scale away.
 
     Args:
@@ -50,13 +41,8 @@ def param_groups(
         transformation, such as ``optax.inject_hyperparams(ao.adamax)``.
       defaults: Arguments of `optimizer` for rules that do not set them.
 
-    All numbers may be traced. To change the learning rate during training, inject it
-    into a function that makes the groups::
-
-        def make(learning_rate):
-            return ao.param_groups(rules, learning_rate=learning_rate)
-
-        tx = optax.inject_hyperparams(make)(learning_rate=1e-3)
+    All numbers may be traced. docs/recipes.md shows how to change the learning rate
+    during training.
 
     Returns:
       `optax.partition` of the groups. Its state is an `optax.PartitionState`, whose
@@ -69,6 +55,8 @@ def param_groups(
         rule or a rule is not the first match of any parameter, naming them.
 
     Example:
+      No decay for biases and norms, a tenth of the learning rate for the embedding:
+
       >>> import adamax_optax as ao, jax.numpy as jnp, optax
       >>> params = {
       ...     "embedding": jnp.ones(2),
@@ -177,11 +165,9 @@ def _flatten(tree):
     An NNX variable is one too: `nnx.Optimizer` passes variables to `init` and arrays
     to `update`.
     """
-
-    def is_leaf(x):
-        return x is None or _nnx.is_variable(x)
-
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda x: x is None or _nnx.is_variable(x)
+    )
     return [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in leaves

@@ -35,13 +35,8 @@ def drop_at_random(bits: jax.Array, drop: int, random: jax.Array) -> jax.Array:
 
     Between two numbers whose last `drop` bits are 0, the bits of float32 are linear in
     its value. So adding uniform noise to the bits to be dropped, then dropping them,
-    gives a result whose mean is the value. Handle NaN separately: the noise may turn it
-    into any number.
-
-    Args:
-      bits: int32.
-      drop: The number of bits to drop.
-      random: uint32 noise with the shape of `bits`.
+    gives a result whose mean is the value. Handle NaN separately: the noise (uint32)
+    may turn it into any number.
     """
     return (bits + (random >> (32 - drop)).astype(jnp.int32)) >> drop
 
@@ -58,10 +53,8 @@ def to_float16_at_random(
 ) -> jax.Array:
     """Round float32 to float16, up or down at random, without bias; keep NaN.
 
-    Args:
-      magnitude: At least 0 and at most 32768.
-      sign: float32, whose sign bit the result has; NaN where `magnitude` is NaN.
-      random: uint32 noise.
+    `magnitude` is in [0, 32768]. The result has the sign bit of `sign`, which is NaN
+    where `magnitude` is.
     """
     drop, least = 13, 2.0**-14  # the smallest normal number of float16
     # From 2^-14 on, the bits of 2x are those of a float16 with 13 more. Below, where
@@ -127,8 +120,8 @@ def noise(like: jax.Array, key: jax.Array) -> jax.Array:
     """Return 32 random bits for each element of `like`: uint32, in its shape.
 
     They depend only on the key (uint32, shape ()) and the element's position in the
-    whole array, not on how the array is sharded. With explicit mesh axes they have
-    the array's sharding: otherwise every device would compute all of them.
+    whole array, not on how it is sharded. With explicit mesh axes they have the array's
+    sharding: otherwise every device would compute all of them.
     """
     shape = jnp.shape(like)
     # The position in row-major order, modulo 2^32.

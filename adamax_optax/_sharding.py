@@ -1,6 +1,5 @@
 """Placement of state on a mesh: like the parameters, or divided further (ZeRO-1)."""
 
-import functools
 import itertools
 import math
 from typing import Any
@@ -39,8 +38,8 @@ def state_shardings(
 
     Returns:
       A tree of `NamedSharding` with the structure of ``tx.init(params)``. Pass it as
-      `out_shardings` to `jax.jit` of `init` and of the training step, and restore
-      checkpoints to it.
+      `out_shardings` to `jax.jit` of `init` and of the training step (as in
+      docs/many_devices.md), and restore checkpoints to it.
 
     Raises:
       ValueError: If the parameters are not all on one mesh, or if it has no such axis.
@@ -49,19 +48,13 @@ def state_shardings(
       >>> import adamax_optax as ao, jax, jax.numpy as jnp, optax
       >>> from jax.sharding import NamedSharding, PartitionSpec as P
       >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
-      >>> replicated = NamedSharding(mesh, P())
       >>> params = {"w": jnp.ones((64, 3)), "b": jnp.ones(1)}
-      >>> params = jax.device_put(params, replicated)
+      >>> params = jax.device_put(params, NamedSharding(mesh, P()))
       >>> tx = ao.adamax(1e-3)
       >>> shardings = ao.state_shardings(tx, params, axis="data")
       >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
       >>> print(optax.tree_utils.tree_get(state, "mu")["w"].sharding.spec == P("data"))
       True
-      >>> def step(gradients, params, state):
-      ...     updates, state = tx.update(gradients, state, params)
-      ...     return optax.apply_updates(params, updates), state
-      >>> step = jax.jit(step, out_shardings=(replicated, shardings))
-      >>> params, state = step(params, params, state)
 
     References:
       Rajbhandari et al., `ZeRO: Memory Optimizations Toward Training Trillion Parameter
@@ -77,16 +70,17 @@ def state_shardings(
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def like_params(tree):
-        own, pack = params, lambda placed: placed
         if isinstance(tree, StackedLeaves):
             layout, own = layout_of(tree, params)
             layout.check_places()
-            pack = functools.partial(layout.pack, join=_stacked)
+            places = layout.pack(jax.tree.map(divided, own), join=_stacked)
+        else:
+            places = jax.tree.map(divided, params)
         # A parameter may correspond to a whole tree: an empty one (optax.masked), or
         # its real and imaginary parts.
         return jax.tree.map(
             lambda p, entry: jax.tree.map(lambda x: of_moment(p, x), entry),
-            pack(jax.tree.map(divided, own)),
+            places,
             tree,
         )
 
@@ -134,15 +128,12 @@ def _mesh_of(params):
 def _stacked(params):
     """Return a stack of arrays that are sharded alike; the new axis is not divided."""
     p = params[0]
-    spec = PartitionSpec(None, *p.sharding.spec)
-    kind = p.sharding.memory_kind
-    sharding = NamedSharding(p.sharding.mesh, spec, memory_kind=kind)
+    sharding = _with_spec(p.sharding, (None, *p.sharding.spec))
     return jax.ShapeDtypeStruct((len(params), *p.shape), p.dtype, sharding=sharding)
 
 
 def _divided(sharding, shape, axes):
     """Return `sharding`, divided along more axes if a dimension allows it."""
-    mesh = sharding.mesh
     # For each dimension, a tuple of the axes that divide it; a PartitionSpec may have a
     # name or `None` instead.
     spec = [(x,) if isinstance(x, str) else x or () for x in sharding.spec]
@@ -151,28 +142,29 @@ def _divided(sharding, shape, axes):
         return sharding
     for i, size in enumerate(shape):
         divided = (*spec[i], *axes)
-        if size % math.prod(mesh.shape[name] for name in divided) == 0:
+        if size % math.prod(sharding.mesh.shape[name] for name in divided) == 0:
             spec[i] = divided
             break
     while spec and not spec[-1]:  # as in the shardings of JAX's results
         spec.pop()
+    return _with_spec(sharding, spec)
+
+
+def _with_spec(sharding, spec):
     kind = sharding.memory_kind
-    return NamedSharding(mesh, PartitionSpec(*spec), memory_kind=kind)
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=kind)
 
 
 def moment_sharding(sharding: Any, param: tuple[int, ...], moment: Any) -> Any:
     """Return where an array of state is: like its parameter, or like its rows.
 
-    Args:
-      sharding: The sharding of the parameter, `None` for any.
-      param: The shape of the parameter.
-      moment: The shape of the array: the same, or one number for each row.
+    `sharding` and `param`, a shape, are those of the parameter. `moment` is the shape
+    of the array: the same, or one number for each row.
     """
     if moment == param or not isinstance(sharding, NamedSharding):
         return sharding
     rows = [axis for axis in sharding.spec[:1] if axis is not None]
-    kind = sharding.memory_kind
-    return NamedSharding(sharding.mesh, PartitionSpec(*rows), memory_kind=kind)
+    return _with_spec(sharding, rows)
 
 
 def filled_like(param: Any, value: float, dtype: Any) -> jax.Array:

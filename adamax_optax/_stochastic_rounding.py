@@ -68,15 +68,10 @@ def stochastic_rounding(
       float16 parameters, the sum of p and the update is p' exactly if
       ``|update| <= |p| / 2``. A larger update may not reach the neighbours of p +
       update by an addition in p's dtype. Then the sum is one of two numbers that can
-      be reached, at most two spacings apart (three next to a power of two); the spacing
-      is that at p + update or at the update, whichever is larger. The mean is p +
-      update.
-
-      A sum or an update beyond the largest finite number is clipped to it, unless the
-      sum is infinite in float32. An update of 0 leaves p unchanged, but -0.0 becomes
-      0.0. Where bfloat16 sums are below 2^-119, the update is a multiple of 2^-126.
-      All other leaves (float32 or wider, 8-bit floats, complex numbers, integers)
-      keep the updates of `tx`.
+      be reached, and its mean is p + update: see docs/low_precision.md, also for sums
+      near 0 or beyond the largest finite number. An update of 0 leaves p unchanged, but
+      -0.0 becomes 0.0. All other leaves (float32 or wider, 8-bit floats, complex
+      numbers, integers) keep the updates of `tx`.
 
     Raises:
       ValueError: If `tx` is not a transformation or `seed` is out of range; in
@@ -135,7 +130,7 @@ def stochastic_rounding(
 
 def _rounded(path, update, param, key):
     """Return an update in the dtype of its parameter, if that is a half precision."""
-    if not _is_half(param):
+    if leaf_dtype(param) not in (jnp.bfloat16, jnp.float16):
         return update
     check_inexact(path, update, "update")
     name = f"The update at {leaf_name(path)}"
@@ -177,9 +172,3 @@ def _sum(wide, update, dtype):
     # Next to 0 nothing is rounded.
     least = spacing(jnp.float32(0), dtype)
     return jnp.where(unit > least, jnp.round(total / unit) * unit, total)
-
-
-def _is_half(param):
-    dtype = leaf_dtype(param)
-    is_real = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-    return is_real and jnp.finfo(dtype).bits == 16

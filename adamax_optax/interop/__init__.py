@@ -1,10 +1,5 @@
 """Convert optimizer state between libraries or state dtypes, to resume a run elsewhere.
 
-`from_torch`, `from_mindspore`, `from_keras` (TensorFlow too), `from_paddle` and
-`from_optax` import another library's state, `to_torch` and so on export one, and
-`cast_state` changes its `state_dtype`. `leaf_names`, `kernels_to_flax` and
-`kernels_from_flax` help with names and layouts.
-
 See docs/interop.md for which function and optimizer to use, how parameters are matched
 and converted, and what is refused.
 """

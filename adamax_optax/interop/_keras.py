@@ -49,30 +49,20 @@ def from_keras(
     They may be those of Keras 3 (`keras.optimizers.Adamax`) or of Keras 2, which is
     TensorFlow's: `tf_keras.optimizers.Adamax` and `tf_keras.optimizers.legacy.Adamax`.
     Keras adds its epsilon outside the maximum, has another default for it, and
-    decouples weight decay. These two take the same steps:
-
-    .. code-block:: python
-
-        keras.optimizers.Adamax(1e-3, epsilon=1e-7, weight_decay=0.01)
-        ao.adamaxw(1e-3, eps=0.0, eps_outside=1e-7, weight_decay=0.01)
-
-    Without weight decay, `adamax` with these epsilons does the same. Keras's kernels
-    have Flax's layout, on every backend.
+    decouples weight decay: docs/rules.md gives the optimizer that takes the same steps.
+    Keras's kernels have Flax's layout, on every backend.
 
     Args:
       variables: Keras's ``optimizer.variables`` (a method in the legacy class), or a
         mapping from their names to arrays:
         ``{v.name: v.numpy() for v in optimizer.variables}``.
       opt_state: The state to fill; see `from_torch`.
-      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
-        none: a mapping from Keras's numbers or names, or a sequence in Keras's order.
-        Numbers and order are those of ``model.trainable_variables``; names are Keras
-        2's, ``conv/kernel``, or those of Keras 3's optimizer, which writes ``_`` for
-        the ``/`` in a path. By default parameters are matched by name, or by number if
-        the leaves are those of a list such as
-        ``[v.value for v in model.trainable_variables]``.
-      convert: A function from a leaf's name and Keras's array to an array in the leaf's
-        layout.
+      order: As in `from_torch`. Numbers and order are those of
+        ``model.trainable_variables``; names are Keras 2's, ``conv/kernel``, or those of
+        Keras 3's optimizer, which writes ``_`` for the ``/`` in a path. By default
+        parameters are matched by name, or by number if the leaves are those of a list
+        such as ``[v.value for v in model.trainable_variables]``.
+      convert: As in `from_torch`.
 
     Returns:
       The filled state; see `from_torch`.
@@ -119,11 +109,10 @@ def to_keras(
         optimizer.set_weights(weights)
 
     Args:
-      state: A functional state, of any `state_dtype` and depth, or a state dict of
-        `adamax_optax.Adamax`.
+      state: See `to_torch`.
       variables: The variables of Keras's optimizer, after `build`.
       order: As in `from_keras`.
-      convert: A function from a leaf's name and array to an array in Keras's layout.
+      convert: As in `to_torch`.
 
     Returns:
       An array for each variable. Only the moments and the step count are new: others,

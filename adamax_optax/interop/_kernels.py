@@ -71,13 +71,13 @@ def kernels_from_flax(
     `to_mindspore`.
 
     Args:
-      name: The leaf's name; see `leaf_names`.
-      array: A parameter, or one of its moments.
+      name: As in `kernels_to_flax`.
+      array: As in `kernels_to_flax`.
       flattened: As in `kernels_to_flax`, with PyTorch's shape here too.
       conv_transpose: As in `kernels_to_flax`.
 
     Returns:
-      The array in the layout of PyTorch and MindSpore.
+      The array in their layout.
 
     Raises:
       ValueError: If an image of `flattened` has another size than the inputs.

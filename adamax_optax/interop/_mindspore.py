@@ -36,28 +36,16 @@ def from_mindspore(
     ``exp_inf.*``, ``step_t``) or `mindspore.nn.AdaMax` (``moment1.*``, ``moment2.*``,
     ``global_step``). Other entries, such as parameters, are ignored. MindSpore and JAX
     need different versions of NumPy, so you may have to go through a file:
-
-    .. code-block:: python
-
-        # With MindSpore:
-        mindspore.save_checkpoint(optimizer, "adamax.ckpt")
-        checkpoint = mindspore.load_checkpoint("adamax.ckpt")
-        np.savez("adamax.npz", **{k: v.asnumpy() for k, v in checkpoint.items()})
-        # Here (for mindspore.nn.AdaMax, tx needs eps=0.0, eps_outside=1e-8):
-        state = ao.interop.from_mindspore(
-            np.load("adamax.npz"), tx.init(params), convert=ao.interop.kernels_to_flax
-        )
+    docs/interop.md shows how.
 
     Args:
       checkpoint: A mapping from names to arrays, tensors or parameters.
       opt_state: The state to fill; see `from_torch`.
-      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
-        none: a mapping from MindSpore's names, or a sequence in the checkpoint's order.
-        MindSpore's own name will do if it differs only in Flax's word for ``weight``,
-        ``gamma``, ``beta`` or ``embedding_table``. By default parameters are matched by
-        name, or by number if the leaves are those of a list.
-      convert: A function from a leaf's name and MindSpore's array to an array in the
-        leaf's layout; see `kernels_to_flax`.
+      order: As in `from_torch`: a mapping from MindSpore's names, or a sequence in the
+        checkpoint's order. MindSpore's own name will do if it differs only in Flax's
+        word for ``weight``, ``gamma``, ``beta`` or ``embedding_table``. By default
+        parameters are matched by name, or by number if the leaves are those of a list.
+      convert: As in `from_torch`.
 
     Returns:
       The filled state; see `from_torch`.
@@ -86,7 +74,8 @@ def from_mindspore(
     names = names_in(checkpoint, words)
     problems: list[str] = []
     entries = read_named(checkpoint, words, problems)
-    saved = Saved("The checkpoint", names, _themselves(names), entries, problems)
+    by_name = {name: name for name in names}
+    saved = Saved("The checkpoint", names, by_name, entries, problems)
     return put(saved, opt_state, order, convert)
 
 
@@ -100,29 +89,14 @@ def to_mindspore(
 ) -> dict[str, np.ndarray]:
     """Turn a state of this package into the arrays of a MindSpore checkpoint.
 
-    .. code-block:: python
-
-        # Here, with names = [p.name for p in optimizer.parameters] from MindSpore:
-        arrays = ao.interop.to_mindspore(
-            state, order=names, convert=ao.interop.kernels_from_flax
-        )
-        np.savez("adamax.npz", **arrays)
-        # With MindSpore:
-        checkpoint = {
-            name: mindspore.Parameter(mindspore.Tensor(array), name=name)
-            for name, array in np.load("adamax.npz").items()
-        }
-        mindspore.load_param_into_net(optimizer, checkpoint)
-
     It has no hyperparameters: pass the same ones to MindSpore's optimizer.
+    docs/interop.md shows how to load it there.
 
     Args:
-      state: A functional state, of any `state_dtype` and depth, or a state dict of
-        `adamax_optax.Adamax`.
+      state: See `to_torch`.
       order: As in `from_mindspore`; it also supplies MindSpore's names, which by
         default are those of the leaves.
-      convert: A function from a leaf's name and array to an array in MindSpore's
-        layout; see `kernels_from_flax`.
+      convert: As in `to_torch`.
       nn_adamax: Whether the checkpoint is for `mindspore.nn.AdaMax`, instead of
         `mindspore.experimental.optim.Adamax`.
       b1: The optimizer's b1; used only with `nn_adamax`, which saves b1^t.
@@ -143,7 +117,7 @@ def to_mindspore(
     """
     opened = open_state(state)
     names = list(opened.names if order is None else order)
-    entries = take(opened, names, _themselves(names), order, convert)
+    entries = take(opened, names, {name: name for name in names}, order, convert)
     step, stepped = in_step(entries, "MindSpore")
     words = _NN if nn_adamax else _EXPERIMENTAL
     arrays = {words.step: np.full([1] if nn_adamax else [], step, np.int32)}
@@ -154,7 +128,3 @@ def to_mindspore(
         arrays[words.mu.format(name)] = entry.mu
         arrays[words.nu.format(name)] = entry.nu
     return arrays
-
-
-def _themselves(names):
-    return dict(zip(names, names, strict=True))

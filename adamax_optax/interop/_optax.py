@@ -14,6 +14,7 @@ from adamax_optax._bias_correction import ScaleByBiasCorrectionState
 from adamax_optax._checks import refuse
 from adamax_optax.interop._states import in_form_of
 from adamax_optax.moments import (
+    Moments,
     cast_state,
     is_moments,
     map_moments,
@@ -105,17 +106,12 @@ def _is_optax(x):
 
 
 class _Leaf(NamedTuple):
-    """A leaf of a state.
+    """A leaf of a state."""
 
-    Attributes:
-      address: Its path, in terms that Optax's states and ours share.
-      value: The array.
-      field: "mu", "nu" or "count" for Adamax's own fields, "schedule" for the count of
-        a schedule, "setting" for a hyperparameter, otherwise "".
-    """
-
-    address: tuple[str, ...]
+    address: tuple[str, ...]  # its path, in terms that Optax's states and ours share
     value: Any
+    # "mu", "nu" or "count" for Adamax's own fields, "schedule" for the count of a
+    # schedule, "setting" for a hyperparameter, otherwise "".
     field: str
 
 
@@ -143,13 +139,11 @@ def _carried(source, target):
         values.append(value)
     refuse("The state", problems)
     filled = jax.tree.unflatten(jax.tree.structure(wide), values)
-    treedef: Any
-    nodes, treedef = jax.tree.flatten(target, is_leaf=is_moments)
-    return treedef.unflatten(
-        in_form_of(node, new) if is_moments(node) else new
-        for node, new in zip(
-            nodes, jax.tree.leaves(filled, is_leaf=is_moments), strict=True
-        )
+    return jax.tree.map(
+        lambda node, new: in_form_of(node, new) if is_moments(node) else new,
+        target,
+        filled,
+        is_leaf=is_moments,
     )
 
 
@@ -183,7 +177,7 @@ def _leaves(
     between them do not change addresses.
     """
     seen: Counter[str] = Counter()
-    for link in _links(state):
+    for link in jax.tree.leaves(state, is_leaf=lambda x: type(x) is not tuple):
         if hasattr(link, "_fields"):
             kind = "adamax" if _is_of_adamax(link) else type(link).__name__
             # Our count is a separate link after its moments: it gets their number.
@@ -204,14 +198,6 @@ def _leaves(
                 yield from _leaves(child, (*at, *path), field)
 
 
-def _links(state):
-    if type(state) is tuple:
-        for link in state:
-            yield from _links(link)
-    else:
-        yield state
-
-
 def _children(node):
     """Return (path, child) for the children of a node; for a leaf, ([], itself)."""
     found, _ = jax.tree_util.tree_flatten_with_path(
@@ -226,11 +212,8 @@ def _children(node):
 
 
 def _is_of_adamax(link):
-    return (
-        is_moments(link)
-        or _is_optax(link)
-        or isinstance(link, ScaleByBiasCorrectionState)
-    )
+    kinds = Moments | optax.ScaleByAdamState | ScaleByBiasCorrectionState
+    return isinstance(link, kinds)
 
 
 def _field(link, name):

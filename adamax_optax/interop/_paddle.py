@@ -37,37 +37,18 @@ def from_paddle(
     """Put the state dict of `paddle.optimizer.Adamax` into a state of this package.
 
     PaddlePaddle adds its epsilon in a place of its own: docs/rules.md gives the chain
-    that takes the same steps. Its state dict does not have the network's names:
-
-    .. code-block:: python
-
-        # With PaddlePaddle:
-        paddle.save(optimizer.state_dict(), "adamax.pdopt")
-        names = {p.name: name for name, p in net.named_parameters()}
-        # Here, or after np.savez where PaddlePaddle is not installed:
-        saved = paddle.load("adamax.pdopt", return_numpy=True)
-        state = ao.interop.from_paddle(
-            saved, tx.init(params), order=names, convert=to_flax
-        )
-
-    PaddlePaddle's ``Linear`` has Flax's layout, and its convolutions have PyTorch's:
-
-    .. code-block:: python
-
-        def to_flax(name, x):
-            return ao.interop.kernels_to_flax(name, x) if x.ndim > 2 else x
+    that takes the same steps. Its state dict does not have the network's names, and
+    only its convolutions have PyTorch's layout: docs/interop.md shows an `order` and a
+    `convert` for that.
 
     Args:
       state_dict: A mapping from names to arrays or tensors, as saved.
       opt_state: The state to fill; see `from_torch`.
-      order: The name of the leaf (`leaf_names`) for each parameter, or `None` if it has
-        none: a mapping from PaddlePaddle's names, as above, or a sequence in the order
-        of the state dict. PaddlePaddle's ``weight`` also matches Flax's names for it.
-        Parameters that took no step are not in the state dict: only a mapping can name
-        them. By default parameters are matched by name, or by number if the leaves are
-        those of a list.
-      convert: A function from a leaf's name and PaddlePaddle's array to an array in the
-        leaf's layout.
+      order: As in `from_torch`: a mapping from PaddlePaddle's names, or a sequence in
+        the order of the state dict. Parameters that took no step are not in the state
+        dict: only a mapping can name them. By default parameters are matched by name,
+        or by number if the leaves are those of a list.
+      convert: As in `from_torch`.
       b1: The optimizer's beta1. PaddlePaddle does not save the step count t but
         b1^(t + 1) in float32, from which t is computed. At 0.9 it underflows after 828
         steps, and t stops there. The bias correction is 1 long before, but a schedule
@@ -126,21 +107,13 @@ def to_paddle(
 ) -> dict[str, np.ndarray]:
     """Turn a state of this package into a state dict for `paddle.optimizer.Adamax`.
 
-    .. code-block:: python
-
-        # Here, with names = {p.name: name for name, p in net.named_parameters()}:
-        arrays = ao.interop.to_paddle(state, order=names, convert=from_flax)
-        # With PaddlePaddle:
-        tensors = {name: paddle.to_tensor(array) for name, array in arrays.items()}
-        optimizer.set_state_dict(tensors)
+    docs/interop.md shows how to load it there.
 
     Args:
-      state: A functional state, of any `state_dtype` and depth, or a state dict of
-        `adamax_optax.Adamax`.
+      state: See `to_torch`.
       order: As in `from_paddle`; it also supplies PaddlePaddle's names, which by
         default are those of the leaves.
-      convert: A function from a leaf's name and array to an array in PaddlePaddle's
-        layout.
+      convert: As in `to_torch`.
       b1: The optimizer's beta1.
 
     Returns:

@@ -75,19 +75,12 @@ def is_pair(x: Any) -> bool:
 
 
 class _Part(NamedTuple):
-    """The moments of one transformation; a state may hold several.
+    """The moments of one transformation; a state may hold several."""
 
-    Attributes:
-      at: Index of its moments among the nodes.
-      count_at: Index of its step count; `None` if there is no bias correction.
-      wide: Shapes, dtypes and shardings of its decoded moments.
-      names: The names of its leaves.
-    """
-
-    at: int
-    count_at: int | None
-    wide: ScaleByInfinityNormState
-    names: list[str]
+    at: int  # index of the moments among the nodes
+    count_at: int | None  # of the step count, if there is a bias correction
+    wide: ScaleByInfinityNormState  # shapes, dtypes and shardings, decoded
+    names: list[str]  # of the leaves
 
 
 class FunctionalState:
@@ -96,10 +89,6 @@ class FunctionalState:
     Attributes:
       names: The names of all leaves.
       ordered: Whether `names` is in the order of the parameters.
-
-    Raises:
-      ValueError: If the state holds no moments of this package, has its leaves in
-        stacks, or has a leaf twice.
     """
 
     def __init__(self, opt_state: optax.OptState) -> None:
@@ -123,11 +112,7 @@ class FunctionalState:
         self.ordered = numbered or len(self._parts) == 1
 
     def read(self) -> dict[str, Entry]:
-        """Return the entry of each leaf, with copied arrays.
-
-        Raises:
-          ValueError: If moments have no step count.
-        """
+        """Return the entry of each leaf, with copied arrays."""
         entries = {}
         for part in self._parts:
             if part.count_at is None:
@@ -147,14 +132,9 @@ class FunctionalState:
     ) -> optax.OptState:
         """Return the state with other moments and counts.
 
-        Args:
-          found: The new entries, by leaf; `None` for a parameter that took no step. A
-            part without any entries has taken no steps.
-          what: The subject of the error message.
-          problems: Problems found so far.
-
-        Raises:
-          ValueError: Listing `problems` and those found here, if there are any.
+        `found` has the new entries by leaf, `None` for a parameter that took no step. A
+        part without any entries has taken no steps. If there are any `problems`, those
+        found so far or new ones, raise a `ValueError` about `what` that lists them.
         """
         entries = {name: entry for name, entry in found.items() if entry is not None}
         nodes = list(self._nodes)
@@ -189,7 +169,6 @@ class FunctionalState:
             )
 
     def _all(self, is_one):
-        """Return the indices of the nodes of one kind."""
         return [at for at, node in enumerate(self._nodes) if is_one(node)]
 
     def _count_of(self, at: int) -> int | None:
@@ -203,12 +182,7 @@ class FunctionalState:
 
 
 def in_form_of(node: Any, moments: Any) -> Any:
-    """Return moments in the `state_dtype` and containers of `node`.
-
-    Args:
-      node: A state with moments.
-      moments: A `ScaleByInfinityNormState` with the same leaves.
-    """
+    """Return decoded moments in the `state_dtype` and containers of those in `node`."""
     if not isinstance(node, ScaleByInfinityNormState):
         dtype = state_dtype_of(node)
         if dtype is None:
@@ -277,9 +251,6 @@ class StateDict:
 
     Attributes:
       names: The names of the leaves, in the order of the parameters.
-
-    Raises:
-      ValueError: If it is not built like one.
     """
 
     ordered = True  # as in FunctionalState
@@ -293,17 +264,14 @@ class StateDict:
         for i, group in enumerate(state_dict["param_groups"]):
             keys, names = keys_and_names(group)
             self._keys += keys
-            self.names += names or map(str, keys)
-            long += [f"{i}.{name}" for name in names or map(str, keys)]
+            names = names or list(map(str, keys))
+            self.names += names
+            long += [f"{i}.{name}" for name in names]
         if len(set(self.names)) < len(long):
             self.names = long
 
     def read(self) -> dict[str, Entry]:
-        """Return the entries of the leaves that have one.
-
-        Raises:
-          ValueError: If an entry is incomplete, or a step count invalid.
-        """
+        """Return the entries of the leaves that have one."""
         problems: list[str] = []
         entries = read_entries(self._state_dict, str, problems)
         refuse("The state", problems)
@@ -316,10 +284,8 @@ class StateDict:
         """Return the state dict with other moments and counts; see `FunctionalState`.
 
         A parameter may have no entry, as it may have had no gradient, but the other
-        library must know it.
-
-        `adamax_optax.Adamax.load_state_dict` checks shapes later: before its first step
-        the class saves no arrays to compare with.
+        library must know it. `adamax_optax.Adamax.load_state_dict` checks shapes later:
+        before its first step the class saves no arrays to compare with.
         """
         if missing := [name for name in self.names if name not in found]:
             problems.append(

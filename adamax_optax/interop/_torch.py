@@ -137,17 +137,10 @@ def to_torch(
     """
     import torch
 
-    given = {
-        name: value
-        for name, value in [
-            ("lr", lr),
-            ("betas", betas),
-            ("eps", eps),
-            ("weight_decay", weight_decay),
-            ("maximize", maximize),
-        ]
-        if value is not None
-    }
+    given: dict[str, Any] = dict(
+        lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize
+    )
+    given = {name: value for name, value in given.items() if value is not None}
     opened = open_state(state)
     if param_groups is not None:
         groups = copy.deepcopy(list(param_groups))

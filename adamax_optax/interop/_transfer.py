@@ -25,31 +25,19 @@ _ALIASES = {
 
 
 class Saved(NamedTuple):
-    """A saved state of another library.
+    """A saved state of another library."""
 
-    Attributes:
-      what: The subject of error messages.
-      keys: The keys of its parameters, in order.
-      names: The names of parameters that have one, by key.
-      entries: The saved entries, by key.
-      problems: What is wrong with it.
-    """
-
-    what: str
-    keys: Sequence[Any]
-    names: Mapping[Any, str]
-    entries: Mapping[Any, Entry]
+    what: str  # the subject of error messages
+    keys: Sequence[Any]  # of the parameters, in order
+    names: Mapping[Any, str]  # of parameters that have one, by key
+    entries: Mapping[Any, Entry]  # by key
     problems: Sequence[str]
 
 
 def put(
     saved: Saved, opt_state: Any, order: Order | None, convert: Convert | None
 ) -> Any:
-    """Return `opt_state` with the moments and counts of a saved state.
-
-    Raises:
-      ValueError: Listing everything that does not fit.
-    """
+    """Return `opt_state` with the moments and counts of a saved state."""
     state = open_state(opt_state)
     problems = list(saved.problems)
     pairs = pair(saved.keys, saved.names, state, order, problems)
@@ -78,9 +66,6 @@ def take(
     """Return the entries of a state by the other library's keys, as NumPy arrays.
 
     They are `None` for leaves of a state dict that took no step: these have no arrays.
-
-    Raises:
-      ValueError: Listing everything that does not fit.
     """
     problems: list[str] = []
     pairs = pair(keys, names, state, order, problems)
@@ -102,11 +87,7 @@ def take(
 def in_step(
     entries: Mapping[Any, Entry | None], library: str
 ) -> tuple[int, dict[Any, Entry]]:
-    """Return the common step count, capped to int32, and the entries that exist.
-
-    Raises:
-      ValueError: If the counts differ, or there are no moments.
-    """
+    """Return the common step count, capped to int32, and the entries that exist."""
     present = {key: entry for key, entry in entries.items() if entry is not None}
     steps = {entry.step for entry in present.values()}
     if len(steps) != 1 or len(present) < len(entries):

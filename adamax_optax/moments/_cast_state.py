@@ -51,8 +51,7 @@ def cast_state(opt_state: optax.OptState, state_dtype: StateDType) -> optax.OptS
     """Convert the moments in an optimizer state to another `state_dtype`.
 
     A run that outgrows its memory can continue with smaller state: cast the state, and
-    build the optimizer again with the same arguments and the new `state_dtype`. No
-    hyperparameters are needed, since the state describes itself.
+    build the optimizer again with the same arguments and the new `state_dtype`.
 
     Args:
       opt_state: The state of any transformation of this package, however deeply nested
@@ -104,12 +103,12 @@ def restore_codes(
 
 
 def _cast(state: Moments, state_dtype: StateDType) -> Moments:
-    codec = None if state_dtype is None else codec_for(state_dtype)
-    if state_dtype_of(state) == (None if codec is None else codec.dtype):
-        return state if codec else _dequantized(state)
+    if state_dtype is None:
+        return _dequantized(state)
+    codec = codec_for(state_dtype)
+    if state_dtype_of(state) == codec.dtype:
+        return state
     moments = _dequantized(state)
-    if codec is None:
-        return moments
     leaves = jax.tree.leaves(moments.mu)
     if any(map(jnp.iscomplexobj, leaves)):
         raise ValueError(

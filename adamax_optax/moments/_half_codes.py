@@ -32,6 +32,7 @@ class HalfCodes:
 
     Attributes:
       dtype: `jnp.bfloat16` or `jnp.float16`.
+      bounded: Whether the codes need a bound on |m| / u.
     """
 
     dtype: Any
@@ -54,7 +55,7 @@ class HalfCodes:
 
     @property
     def initial(self) -> tuple[float, float]:
-        """The codes of m = 0 and the smallest v."""
+        """The codes before the first step: of m = 0 and the smallest v."""
         return 0.0, self.low
 
     def step(
@@ -69,7 +70,12 @@ class HalfCodes:
         eps: Any,
         random: jax.Array,
     ) -> Codes:
-        """Return the codes after one gradient; see `Codec`."""
+        """Return the codes after one gradient.
+
+        `g` is float32, `inverse` 1 / s after the step, `quarterings` the q of
+        `decay_scale`, `bounds` the bound before and after the step if `bounded`, and
+        `random` uint32 noise of the gradient's shape; `b2` is more than 0.
+        """
         mean, norm = codes
         g = self._clip(g)  # NaN passes, and shows in m
         m = decayed_mean(self._decode(mean), g, b1)  # m ← β1 m + (1 - β1) g

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamax_optax._checks import check_gradients, check_hyperparameters, check_inexact
+from adamax_optax._checks import (
+    check_decay_rate,
+    check_gradients,
+    check_inexact,
+    check_range,
+)
 from adamax_optax._dtypes import (
     StateDType,
     compute_dtype,
@@ -56,13 +61,8 @@ def scale_by_infinity_norm(
       b1: Decay rate of the mean, in [0, 1); may be traced.
       b2: Decay rate of the infinity norm, in [0, 1); may be traced.
       eps: Added to every |g| inside the maximum, at least 0; may be traced.
-      eps_outside: Added to the norm in the denominator, at least 0; may be traced.
-        This is the epsilon of Keras, TensorFlow and `mindspore.nn.AdaMax`.
-      state_dtype: How the moments are stored: `None`, in the parameters' dtype but at
-        least float32 (8 bytes per parameter); `jnp.bfloat16` or `jnp.float16`
-        (4 bytes); `jnp.uint16`, both in one word (2 bytes), which takes all betas
-        but gets noisier as b1 approaches 1, or approaches or exceeds b2, and falls
-        short of the mean step for b2 near 0.
+      eps_outside: Added to u in the denominator, at least 0; may be traced.
+      state_dtype: How the moments are stored; see `adamax`.
 
     Returns:
       A transformation whose state is a `ScaleByInfinityNormState`, or with a
@@ -88,7 +88,10 @@ def scale_by_infinity_norm(
       Kingma & Ba, `Adam: A Method for Stochastic Optimization
       <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1, Algorithm 2.
     """
-    check_hyperparameters(b1=b1, b2=b2, eps=eps, eps_outside=eps_outside)
+    check_decay_rate("b1", b1)
+    check_decay_rate("b2", b2)
+    check_range("eps", eps)
+    check_range("eps_outside", eps_outside)
     if state_dtype is not None:
         return reduced_infinity_norm(codec_for(state_dtype), b1, b2, eps, eps_outside)
 

@@ -1,13 +1,12 @@
 """`scale_by_infinity_norm` with the moments stored as codes."""
 
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from adamax_optax._checks import check_gradients, check_inexact, leaf_name
 from adamax_optax._dtypes import StateDType, scalar
@@ -23,6 +22,8 @@ from adamax_optax._rounding import (
 from adamax_optax._sharding import filled_like, replicated_beside
 from adamax_optax.moments._half_codes import HalfCodes
 from adamax_optax.moments._word_codes import WordCodes, next_bound
+
+Codec = HalfCodes | WordCodes
 
 
 class ScaleByReducedInfinityNormState(NamedTuple):
@@ -49,69 +50,6 @@ class ScaleByReducedInfinityNormState(NamedTuple):
     key: jax.Array
 
 
-class Codec(Protocol):
-    """How m and u are encoded: `HalfCodes` or `WordCodes`.
-
-    Attributes:
-      dtype: The dtype of the codes: the `state_dtype`.
-      bounded: Whether the codes need a bound on |m| / u.
-      initial: For each array of codes, the code that fills it before the first step.
-    """
-
-    @property
-    def dtype(self) -> Any: ...
-
-    @property
-    def bounded(self) -> bool: ...
-
-    @property
-    def initial(self) -> tuple[float, ...]: ...
-
-    def step(
-        self,
-        g: jax.Array,
-        codes: Any,
-        inverse: jax.Array,
-        quarterings: jax.Array,
-        bounds: Any,
-        b1: ArrayLike,
-        b2: ArrayLike,
-        eps: ArrayLike,
-        random: jax.Array,
-    ) -> tuple[jax.Array, ...]:
-        """Return the codes after one gradient.
-
-        Args:
-          g: The gradient, float32.
-          codes: The codes before.
-          inverse: 1 / s after the step.
-          quarterings: The q of `decay_scale`.
-          bounds: The bound before and after the step; `None` if not `bounded`.
-          b1: β1.
-          b2: β2, more than 0.
-          eps: ε.
-          random: Noise, uint32, of the gradient's shape.
-        """
-
-    def ratio(self, codes: Any, scale: jax.Array, bound: Any) -> jax.Array:
-        """Return m / u, float32."""
-
-    def dequantize(
-        self, codes: Any, scale: jax.Array, bound: Any
-    ) -> tuple[jax.Array, jax.Array]:
-        """Return m and u, float32."""
-
-    def quantize(
-        self,
-        m: jax.Array,
-        u: jax.Array,
-        scale: jax.Array,
-        bound: Any,
-        random: jax.Array,
-    ) -> tuple[jax.Array, ...]:
-        """Return the codes of m and u."""
-
-
 def codec_for(state_dtype: StateDType) -> Codec:
     """Return the codec of a `state_dtype`, or raise `ValueError` if there is none."""
     if isinstance(state_dtype, jax.Array):
@@ -127,7 +65,7 @@ def codec_for(state_dtype: StateDType) -> Codec:
         dtype = None
     if dtype == jnp.uint16:
         return WordCodes()
-    if dtype in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)):
+    if dtype in (jnp.bfloat16, jnp.float16):
         return HalfCodes(dtype)
     raise ValueError(
         "state_dtype must be None, jnp.bfloat16, jnp.float16 or jnp.uint16, got "
@@ -156,28 +94,25 @@ def check_state(state: Any, state_dtype: Any) -> None:
 def reduced_infinity_norm(
     codec: Codec, b1: Any, b2: Any, eps: Any, eps_outside: Any
 ) -> optax.GradientTransformation:
-    """Return `scale_by_infinity_norm` with codes as its state.
-
-    Between decoding and encoding all arithmetic is float32. m / u has derivative 0.
-    """
+    """Return `scale_by_infinity_norm` with codes as its state."""
     hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_outside": eps_outside}
     traced = {k: v for k, v in hyper.items() if not isinstance(v, int | float)}
     fixed = tuple((k, v) for k, v in hyper.items() if k not in traced)
 
     def init_fn(params):
         jax.tree_util.tree_map_with_path(_check_real, params)
-        leaves = len(jax.tree.leaves(params))
+        shape = (len(jax.tree.leaves(params)),)
 
         def filled(value):
             return jax.tree.map(lambda p: filled_like(p, value, codec.dtype), params)
 
-        def per_leaf(value):
-            return replicated_beside(params, value, jnp.float32, (leaves,))
+        def repeated(value):
+            return replicated_beside(params, value, jnp.float32, shape)
 
         return ScaleByReducedInfinityNormState(
             codes=tuple(map(filled, codec.initial)),
-            scale=per_leaf(1),
-            bound=per_leaf(0) if codec.bounded else None,
+            scale=repeated(1),
+            bound=repeated(0) if codec.bounded else None,
             key=replicated_beside(params, 0, jnp.uint32),
         )
 
@@ -250,7 +185,9 @@ def _step_leaf(g, codes, scales, bounds, key, traced, codec, fixed):
     return jax.lax.stop_gradient(ratio).astype(jnp.result_type(g)), codes
 
 
-def decay_scale(scale: jax.Array, b2: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def decay_scale(
+    scale: jax.Array, b2: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
     """Decay all norms of a leaf at once, by decaying their common scale.
 
     With u = s v, u ← max(β2 u, |g| + ε) becomes s ← β2 s and v ← max(v, (|g| + ε) / s).
@@ -258,13 +195,8 @@ def decay_scale(scale: jax.Array, b2: ArrayLike) -> tuple[jax.Array, jax.Array]:
     is exact however coarse v is. When s falls below 1/2, multiply it by 4 and divide
     every v by 4, which is exact in binary, for the square root of v too.
 
-    Args:
-      scale: s, float32, of any shape, in [1/2, 2).
-      b2: β2; values below 2^-64, such as 0, count as 2^-64.
-
-    Returns:
-      The new s in [1/2, 2), and an int32 q ≥ 0: every v must be divided by 4^q. At
-      β2 = 0.999, q is 1 once in 1386 steps and otherwise 0.
+    Return the new s in [1/2, 2), and an int32 q ≥ 0: every v must be divided by 4^q.
+    β2 below 2^-64, such as 0, counts as 2^-64.
     """
     scale = scale * _positive(b2)
     exponent = (to_bits(scale) >> MANTISSA) - BIAS  # 2^exponent ≤ s

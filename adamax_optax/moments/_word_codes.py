@@ -3,14 +3,13 @@
 The word is ``[sign of r: 1][magnitude of r: 7][v: 8]`` with r = m / u and v = u / s.
 
 v is a slice of float32 bits: 6 bits of exponent, for 64 octaves from 2^-28, and 2 of
-mantissa. Codes are 14% to 25% apart and rounding is to the nearest ratio, so u is at
-most 12% off. To divide v by 4, subtract 8 from its code.
+mantissa. To divide v by 4, subtract 8 from its code.
 
 r needs no scale of its own: |r| never exceeds C = c B, with B the bound in the state
 (see `next_bound`) and c = 1.1175 the most by which a stored u can be too small. Its
 code is piecewise linear in the float32 bits of x = 1 + 11263 |r| / C, which lies in
 [1, 11264]: 6 octaves of 4 steps, then 5.5 of 16, where |r| is mostly found, then 1.875
-of 8. So steps are C/45052 wide near 0, where 7 bits of fixed point would give C/127.
+of 8. docs/low_precision.md has the errors and the proofs.
 """
 
 import dataclasses
@@ -71,7 +70,7 @@ class WordCodes:
         eps: ArrayLike,
         random: jax.Array,
     ) -> Codes:
-        """Return the code after one gradient; see `Codec`."""
+        """Return the code after one gradient; see `HalfCodes.step`."""
         word = codes[0].astype(jnp.int32)
         old_bound, bound = bounds
         # The code of v saturates, so g must too, or r would jump to its bound. NaN
@@ -124,14 +123,8 @@ def next_bound(bound: jax.Array, b1: ArrayLike, b2: ArrayLike) -> jax.Array:
         |m_t| / u_t ≤ (β1/β2) |m_{t-1}| / u_{t-1} + (1 - β1).
 
     A stored u_t may be less than |g_t|, by a factor of c at most; then the same holds
-    with c times the bound. At constant betas the bound tends to (1 - β1) / (1 - β1/β2)
-    if β1 < β2, and otherwise grows without limit. It is capped at 1024 - β1, where
-    larger ratios saturate.
-
-    Args:
-      bound: float32, of any shape; 0 before the first step.
-      b1: β1.
-      b2: β2, greater than 0.
+    with c times the bound. It is capped at 1024 - β1, where larger ratios saturate.
+    `bound` is 0 before the first step; `b2` must exceed 0.
     """
     # Every program must compute the same bits. Some would fuse a sum with a product
     # into one rounding, so no operand of this sum is a product.

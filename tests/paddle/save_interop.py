@@ -56,7 +56,7 @@ def in_paddle(tree: Any) -> Arrays:
 
 
 def convert_to_flax(name: str, x: np.ndarray) -> np.ndarray:
-    """Convert a kernel, as the docstring of `from_paddle` does."""
+    """Convert a kernel, as `docs/interop.md` does."""
     return ao.interop.kernels_to_flax(name, x) if x.ndim > 2 else x
 
 
