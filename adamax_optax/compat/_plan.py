@@ -3,13 +3,13 @@
 A program that takes and returns an array for each moment of a small parameter spends
 its time passing arrays. So small parameters share arrays in two ways:
 
-- those of one shape are stacked, whatever their groups and step counts, and `jax.vmap`
-  steps them together;
-- of the rest, those of one group are joined end to end. Only float32 and float64 state
-  can be: reduced state has numbers for each parameter, or row.
+- those of one shape are stacked;
+- the others are joined end to end. Only float32 and float64 state can be: reduced state
+  has numbers for each parameter, or row.
 
-Larger parameters would lose more by the copies than they gain. Parameters on a mesh
-could not share an array without communication.
+`jax.vmap` steps them together, whatever their groups and step counts. Larger parameters
+would lose more by the copies than they gain. Parameters on a mesh could not share an
+array without communication.
 """
 
 import itertools
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from adamax_optax._stacks import LEAVES, stacks_of
 
 _ONE_DEVICE = jax.sharding.SingleDeviceSharding
-# Parameters of up to this many elements are joined. Each element has its own step
+# Parameters of up to this many elements are joined. Each element gets its own step
 # count, so joining larger ones costs more than passing fewer arrays saves.
 JOINED = 4096
 
@@ -90,9 +90,10 @@ class Piece(NamedTuple):
         ]
 
     def repeat(self, numbers: Any) -> Any:
-        """Return the number of its parameter for each element of a joined array."""
-        each = zip(numbers, self.shapes, strict=True)
-        return self.share([jnp.broadcast_to(x, shape) for x, shape in each])
+        """Return the numbers of its parameter for each element of a joined array."""
+        sizes = list(map(math.prod, self.shapes))
+        each = zip(numbers, sizes, strict=True)
+        return jnp.concatenate([jnp.broadcast_to(x, (n, *x.shape)) for x, n in each])
 
     def kind(self) -> "Piece":
         """Return what pieces that are stepped by the same code have in common."""
@@ -110,8 +111,7 @@ def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
     divided = [(numbers, False) for numbers in stacks if len(numbers) > 1]
     alike: dict[Any, list[int]] = {}
     for k in (numbers[0] for numbers in stacks if len(numbers) == 1):
-        spec = specs[k]
-        key = (spec.group, spec.dtype, spec.decays) if _can_be_joined(spec) else k
+        key = (specs[k].dtype, specs[k].decays) if _can_be_joined(specs[k]) else k
         alike.setdefault(key, []).append(k)
     for numbers in alike.values():
         parts = [numbers[i : i + LEAVES] for i in range(0, len(numbers), LEAVES)]

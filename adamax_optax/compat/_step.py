@@ -201,13 +201,14 @@ class Program:
         for piece, arrays in zip(self._pieces, moments, strict=True):
             spec = self.specs[piece.numbers[0]]
             own = slice(piece.start, piece.start + len(piece.numbers))
+            groups = [self.specs[k].group for k in piece.numbers]
             arrays, numbers, moved = _step_piece(
                 piece.kind(),
                 spec.state_dtype,
                 spec.decays,
                 spec.lazy_rows,
                 arrays,
-                [table[self.specs[k].group] for k in piece.numbers],
+                [table[i] for i in (groups if len(set(groups)) > 1 else groups[:1])],
                 jax.tree.map(operator.itemgetter(own), rows),
                 [params[k] for k in piece.numbers],
                 [gradients[k] for k in piece.numbers],
@@ -272,15 +273,22 @@ def _step_piece(
     gradient = piece.share([jnp.asarray(gradient, dtype) for gradient in gradients])
     param = piece.share(params)
     step = functools.partial(_step_one, state_dtype, decays, lazy)
-    if len(params) > 1 and not piece.joined:
-        row = _Row(jnp.stack(hyperparameters), *rows)
-        moments, coding, new = jax.vmap(step)(moments, row, param, gradient)
-        return moments, coding, piece.divide(new)
-    # Joined parameters have one group, but a step count for each element.
-    rows = jax.tree.map(piece.repeat if piece.joined else operator.itemgetter(0), rows)
-    row = _Row(hyperparameters[0], *rows)
-    moments, coding, new = step(moments, row, param, gradient)
-    return moments, jax.tree.map(lambda x: x[None], coding), piece.divide(new)
+    if len(params) == 1:
+        row = _Row(hyperparameters[0], *jax.tree.map(operator.itemgetter(0), rows))
+        moments, coding, new = step(moments, row, param, gradient)
+        return moments, jax.tree.map(lambda x: x[None], coding), [new]
+    alike = len(hyperparameters) == 1
+    row = _Row(None if alike else jnp.stack(hyperparameters), *rows)
+    if piece.joined:
+        row = jax.tree.map(piece.repeat, row)
+
+    def step_row(moments, row, param, gradient):
+        if alike:  # numbers cost less than vectors of equal ones
+            row = row._replace(hyperparameters=hyperparameters[0])
+        return step(moments, row, param, gradient)
+
+    moments, coding, new = jax.vmap(step_row)(moments, row, param, gradient)
+    return moments, coding, piece.divide(new)
 
 
 class _Row(NamedTuple):

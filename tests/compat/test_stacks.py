@@ -1,6 +1,7 @@
 """Small parameters share arrays, which does not show in the numbers."""
 
 import copy
+import itertools
 import pickle
 
 import chex
@@ -49,11 +50,11 @@ def test_thousands_of_small_parameters_have_few_arrays():
 SHAPES = [(3, 4), (5,), (), (0, 3), (2, 2, 2), (inside.JOINED + 1,)]
 
 
-def test_other_small_parameters_of_a_group_are_joined():
+def test_other_small_parameters_are_joined():
     groups = [{"params": list(map(jnp.ones, SHAPES))}, {"params": jnp.ones(7)}]
     groups += [{"params": [jnp.ones(9, jnp.bfloat16), jnp.ones(8, jnp.complex64)]}]
     optimizer = ao.Adamax(groups)
-    assert inside.shared(optimizer) == [(0, 1, 2, 3, 4), (5,), (6,), (7,), (8,)]
+    assert inside.shared(optimizer) == [(0, 1, 2, 3, 4, 6), (5,), (7,), (8,)]
     groups = [{"params": list(map(jnp.ones, SHAPES[:3])), "state_dtype": "uint16"}]
     assert inside.shared(ao.Adamax(groups)) == [(0,), (1,), (2,)]
     many = [jnp.ones(n) for n in range(inside.STACK + 3)]
@@ -61,10 +62,22 @@ def test_other_small_parameters_of_a_group_are_joined():
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_joined_parameters_are_independent(donate):
-    options = dict(lr=0.01, weight_decay=0.1, donate=donate)
-    joined = ao.Adamax(list(map(jnp.ones, SHAPES)), **options)
-    apart = [ao.Adamax(jnp.ones(shape), **options) for shape in SHAPES]
+@pytest.mark.parametrize("rates", [[0.01] * 6, [0.01, 0.1, 0.02, 0.03, 0.0, 0.05]])
+def test_joined_parameters_are_independent(donate, rates):
+    options = dict(weight_decay=0.1, donate=donate)
+    joined = ao.Adamax(
+        [
+            {"params": [jnp.ones(shape) for shape, _ in group], "lr": lr}
+            for lr, group in itertools.groupby(
+                zip(SHAPES, rates, strict=True), key=lambda pair: pair[1]
+            )
+        ],
+        **options,
+    )
+    apart = [
+        ao.Adamax(jnp.ones(shape), lr, **options)
+        for shape, lr in zip(SHAPES, rates, strict=True)
+    ]
     rng = np.random.default_rng(0)
     for step in range(8):
         given = [
@@ -73,8 +86,8 @@ def test_joined_parameters_are_independent(donate):
             else None
             for shape in SHAPES
         ]
-        before = list(map(np.asarray, joined.parameters))
-        after = joined(given)
+        before = list(map(np.asarray, jax.tree.leaves(joined.parameters)))
+        after = jax.tree.leaves(joined(given))
         for old, new, gradient, optimizer in zip(
             before, after, given, apart, strict=True
         ):
