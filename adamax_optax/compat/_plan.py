@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adamax_optax._stacks import LEAVES, stacks_of
 
@@ -92,8 +93,7 @@ class Piece(NamedTuple):
     def repeat(self, numbers: Any) -> Any:
         """Return the numbers of its parameter for each element of a joined array."""
         sizes = list(map(math.prod, self.shapes))
-        each = zip(numbers, sizes, strict=True)
-        return jnp.concatenate([jnp.broadcast_to(x, (n, *x.shape)) for x, n in each])
+        return numbers[np.repeat(np.arange(len(sizes)), sizes)]
 
     def kind(self) -> "Piece":
         """Return what pieces that are stepped by the same code have in common."""
