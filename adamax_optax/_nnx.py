@@ -77,11 +77,7 @@ def slot_of(variable: Any) -> str | None:
 
 
 class Structure:
-    """The places in modules that lead to their `nnx.Param`.
-
-    Args:
-      params: A tree of modules and variables.
-    """
+    """The places that lead from a tree of modules and variables to each `nnx.Param`."""
 
     def __init__(self, params: Any) -> None:
         self._sizes = [(params, len(params))] if hasattr(params, "__len__") else []
