@@ -24,9 +24,9 @@ class Matcher:
     ) -> None:
         self._paths = paths
         self._owned = owned
-        self._last: tuple[Any, Any] | None = None
-        self._numbers: list[int] = []
-        self._picked: list[int] | None = None
+        # Of the last step: the structure of the gradients, their module, the numbers of
+        # the parameters, and which gradients these have, `None` if all.
+        self._last: tuple[Any, Any, list[int], list[int] | None] | None = None
 
     def match(self, gradients: Any, module: Any) -> tuple[list[int], list[Any]]:
         """Return the numbers of the parameters that have a gradient, and the gradients.
@@ -42,13 +42,11 @@ class Matcher:
         last = self._last
         if last is None or treedef != last[0] or module is not last[1]:
             found = self._find(gradients, module)
-            picked = [i for i, k in enumerate(found) if k is not None]
-            self._numbers = [found[i] for i in picked]
-            self._picked = None if len(picked) == len(found) else picked
-            self._last = treedef, module
-        if self._picked is not None:
-            leaves = [leaves[i] for i in self._picked]
-        return self._numbers, leaves
+            some = [i for i, k in enumerate(found) if k is not None]
+            picked = None if len(some) == len(found) else some
+            last = self._last = treedef, module, [found[i] for i in some], picked
+        _, _, numbers, picked = last
+        return numbers, leaves if picked is None else [leaves[i] for i in picked]
 
     def _find(self, gradients, module):
         """Return the number of each gradient's parameter; `None` if it has none."""
