@@ -25,14 +25,15 @@ class Matcher:
         self._paths = paths
         self._owned = owned
         # Of the last step: the structure of the gradients, their module, the numbers of
-        # the parameters, and which gradients these have, `None` if all.
+        # the parameters, and which gradients these have, `None` if all in order.
         self._last: tuple[Any, Any, list[int], list[int] | None] | None = None
 
     def match(self, gradients: Any, module: Any) -> tuple[list[int], list[Any]]:
         """Return the numbers of the parameters that have a gradient, and the gradients.
 
-        The arguments are those of `Adamax.step`. Raise `ValueError` if they do not fit,
-        naming the first parameter without gradient or gradient without parameter.
+        Both are in the order of the parameters. The arguments are those of
+        `Adamax.step`. Raise `ValueError` if they do not fit, naming the first parameter
+        without gradient or gradient without parameter.
         """
         if gradients is None or isinstance(gradients, Iterator):
             raise _no_gradients(gradients)
@@ -42,9 +43,11 @@ class Matcher:
         last = self._last
         if last is None or treedef != last[0] or module is not last[1]:
             found = self._find(gradients, module)
-            some = [i for i, k in enumerate(found) if k is not None]
-            picked = None if len(some) == len(found) else some
-            last = self._last = treedef, module, [found[i] for i in some], picked
+            own = {k: i for i, k in enumerate(found) if k is not None}
+            numbers = sorted(own)
+            order = [own[k] for k in numbers]
+            picked = None if order == list(range(len(found))) else order
+            last = self._last = treedef, module, numbers, picked
         _, _, numbers, picked = last
         return numbers, leaves if picked is None else [leaves[i] for i in picked]
 

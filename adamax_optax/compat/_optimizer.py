@@ -480,8 +480,6 @@ class Adamax:
         if len(numbers) < len(params):
             gradients = self._filled(numbers, leaves, params)
             stepping = self._stepping(numbers)
-        elif numbers != sorted(numbers):
-            gradients = [leaf for _, leaf in sorted(zip(numbers, leaves, strict=True))]
         try:
             self._run(params, gradients, table, stepping)
         except Outdated:
