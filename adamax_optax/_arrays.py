@@ -9,7 +9,6 @@ import numpy as np
 
 
 def is_array(x: Any) -> bool:
-    """Return whether `x` is a JAX or NumPy array, or a NumPy scalar."""
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
@@ -84,5 +83,4 @@ def joined(value: Any) -> jax.Array:
 
 
 def copied(value: Any) -> jax.Array:
-    """Return a copy of a moment as one array."""
     return jnp.copy(joined(value))

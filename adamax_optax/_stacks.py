@@ -57,8 +57,6 @@ class StackedLeaves(NamedTuple):
 
 
 def has_stacks(opt_state: Any) -> bool:
-    """Return whether a state has leaves in stacks."""
-
     def is_stacked(x):
         return isinstance(x, StackedLeaves)
 

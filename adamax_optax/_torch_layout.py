@@ -30,7 +30,6 @@ class Entry(NamedTuple):
 
 
 def is_state_dict(x: Any) -> bool:
-    """Return whether `x` has the keys of a state dict."""
     return isinstance(x, Mapping) and {"state", "param_groups"} <= set(x)
 
 

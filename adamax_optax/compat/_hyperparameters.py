@@ -17,12 +17,10 @@ _PLAIN = frozenset((bool, float, int, type(None)))
 
 
 def check(group: Mapping[str, Any], dtype: Any, *, look: bool) -> None:
-    """Raise `ValueError` unless a group's hyperparameters are in range.
+    """Raise `ValueError` unless a group has all hyperparameters, and in range.
 
-    Args:
-      group: A mapping with all hyperparameters; other keys are ignored.
-      dtype: The dtype in which they are used, where a rate just below 1 may be 1.
-      look: Whether to check the values of JAX arrays too, which waits for them.
+    They are used in `dtype`, where a rate just below 1 may be 1. With `look`, the
+    values of JAX arrays are checked too, which waits for them.
     """
     names = ("lr", "betas", "eps", "weight_decay", "maximize")
     if missing := [name for name in names if name not in group]:

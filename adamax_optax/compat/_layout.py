@@ -105,10 +105,6 @@ def arrange(
     """Return the layout of groups, some of which may be in an old layout.
 
     The others are checked, and get the defaults of the hyperparameters that they lack.
-
-    Raises:
-      ValueError: If a group is not a dict with parameters, a hyperparameter is out of
-        range, or a parameter is in two groups.
     """
     known = (
         {} if old is None else dict(zip(map(id, old.groups), old.found, strict=True))
@@ -143,7 +139,6 @@ def _refuse_shared(found: Sequence[_parameters.Parameters], trees: Sequence[Any]
 
 
 def are_groups(params: Any) -> bool:
-    """Return whether `params` is a list of groups."""
     return (
         isinstance(params, list | tuple)
         and len(params) > 0
@@ -152,7 +147,6 @@ def are_groups(params: Any) -> bool:
 
 
 def check_group(group: Any) -> None:
-    """Raise `ValueError` unless `group` is a dict with parameters."""
     if not isinstance(group, Mapping) or "params" not in group:
         raise ValueError(
             f"A parameter group must be a dict with 'params', got {group!r}."

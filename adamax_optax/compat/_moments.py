@@ -166,7 +166,6 @@ def restored(
 
 
 def moments_in(state: optax.OptState) -> Moments:
-    """Return the moments in a functional state."""
     (found,) = filter(is_moments, jax.tree.leaves(state, is_leaf=is_moments))
     return found
 

@@ -42,11 +42,10 @@ def _outside_trace(method: Any) -> Any:
 class Adamax:
     """Adamax with the interface and the results of MindSpore's and PyTorch's classes.
 
-    It takes the arguments of `mindspore.experimental.optim.Adamax` and
-    `torch.optim.Adamax`, and holds parameters and state, so a training loop can be
-    ported line by line. `adamax_optax.adamax` does the arithmetic and documents the
-    equations. See ``docs/porting.md`` for a guide and every difference from both
-    libraries.
+    It holds parameters and state, so a training loop can be ported line by line from
+    `mindspore.experimental.optim.Adamax` or `torch.optim.Adamax`. `adamax_optax.adamax`
+    does the arithmetic and documents the equations. See ``docs/porting.md`` for a guide
+    and every difference from both libraries.
 
     Args:
       params: A tree of arrays; an `nnx.Module`, whose `nnx.Param` are optimized, or a

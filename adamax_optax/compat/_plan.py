@@ -41,7 +41,6 @@ class Piece(NamedTuple):
 
 
 def pieces_of(specs: Sequence[Spec]) -> tuple[Piece, ...]:
-    """Divide parameters into pieces."""
     stacks = stacks_of(
         None
         if spec.sharding is not None
