@@ -26,15 +26,9 @@ def check_range(
 ) -> None:
     """Raise `ValueError` unless `value` is a real number in [0, below).
 
-    The values of JAX arrays and schedules are not checked: reading them would be an
-    error under `jit`, and would wait for the device outside it.
-
-    Args:
-      name: The argument's name, for the message.
-      value: A number, an array of shape () or a schedule.
-      below: The excluded upper end of the range.
-      schedule: Whether `value` may be a schedule.
-      fix: Advice to append to the message.
+    With `schedule`, it may be a schedule. The values of JAX arrays and schedules are
+    not checked: reading them would be an error under `jit`, and would wait for the
+    device outside it. The message ends with `fix`.
     """
     given_array = is_array(value)
     if given_array and value.shape != ():
@@ -69,10 +63,8 @@ def check_decay_rate(name: str, value: Any) -> None:
     for their dtype.
     """
     check_range(name, value, below=1.0)
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        return
-    if jnp.finfo(dtype).bits < 32:
+    dtype = getattr(value, "dtype", np.dtype(float))
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
         raise ValueError(
             f"{name} has dtype {dtype}, too coarse for a decay rate: 0.999 would be "
             f"{jnp.asarray(0.999, dtype)} in it. Pass a Python number or float32. For "
@@ -124,8 +116,7 @@ def check_seed(seed: Any) -> None:
     is_whole = isinstance(seed, int) or (
         is_array(seed) and seed.shape == () and jnp.issubdtype(seed.dtype, np.integer)
     )
-    known = is_whole and not isinstance(seed, jax.Array)
-    if not is_whole or (known and not 0 <= seed < 2**32):
+    if not is_whole or not (isinstance(seed, jax.Array) or 0 <= seed < 2**32):
         raise ValueError(f"seed must be a whole number in [0, 2**32), got {seed!r}.")
 
 
@@ -147,9 +138,7 @@ def check_inexact(path: Any, leaf: Any, what: str) -> None:
 def check_gradients(gradients: Any, moments: Any) -> None:
     """Raise `ValueError` unless the gradients fit the moments that `init` made.
 
-    Args:
-      gradients: A tree of arrays; `None`, for a leaf or a subtree, is no gradient.
-      moments: The tree of first moments.
+    `None`, for a leaf or a subtree, is no gradient.
     """
     for path, gradient, moment in pairs(
         gradients,
@@ -189,11 +178,9 @@ def check_params(gradients: Any, params: Any) -> None:
 def checked_mask(mask: Any) -> Callable[[Any], Any]:
     """Return the mask as a function from the parameters to a checked tree.
 
-    The function raises `ValueError` if a leaf of the tree is not a boolean, or if the
-    tree is not a prefix of the parameters.
-
-    Args:
-      mask: A tree of booleans, or a function from the parameters to one.
+    `mask` is a tree of booleans, or a function from the parameters to one. The returned
+    function raises `ValueError` if a leaf is not a boolean, or if the tree is not a
+    prefix of the parameters.
     """
 
     def mask_fn(params):

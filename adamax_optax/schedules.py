@@ -3,28 +3,19 @@
 Every function here returns a schedule: a function from the number of finished updates
 (an int, or an integer array of any shape) to the learning rate (an array of that shape,
 in JAX's default float dtype). Optax calls it inside `jax.jit`:
-``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is the learning rate
-that the class of the same name has set after c calls of `step()`, alone on an optimizer
-whose learning rate is `base_lr`.
-
-The classes are stepped once per epoch, but Optax counts updates. `per_epoch` converts
-between the two:
-
->>> import jax
->>> from adamax_optax import schedules
->>> schedule = schedules.per_epoch(schedules.step_lr(0.05, step_size=2), 10)
->>> print(*(f"{jax.jit(schedule)(count):.3g}" for count in (0, 19, 20, 39, 40)))
-0.05 0.05 0.005 0.005 0.0005
+``adamax(learning_rate=step_lr(0.1, 30))``. Its value at count c is what the class of
+the same name has set after c calls of `step()`, alone on an optimizer whose learning
+rate is `base_lr`. The classes are stepped once per epoch, but Optax counts updates:
+`per_epoch` converts between the two.
 
 Arguments, defaults and ranges are those of the classes. `base_lr` and all other numbers
 except those that count epochs may also be arrays, traced or not (`jax.vmap` over
-`base_lr`); traced values are not checked. `ReduceLROnPlateau` has no schedule, because
-it depends on a metric and not only on the count: see
-`optax.contrib.reduce_on_plateau`.
+`base_lr`); traced values are not checked. For `ReduceLROnPlateau`, which depends on a
+metric and not only on the count, see `optax.contrib.reduce_on_plateau`.
 
 Where Optax has the same curve, the values agree (`optax.linear_schedule`,
-`optax.piecewise_constant_schedule`, `optax.exponential_decay` without ``staircase``;
-`sequential_lr` is `optax.join_schedules`). Its staircase and polynomials are not used,
+`optax.piecewise_constant_schedule`, `optax.exponential_decay` without ``staircase``).
+Its staircase and polynomials are not used,
 because they divide the count in floating point. Compiled with Optax 0.2.8,
 ``exponential_decay(1.0, 41, 0.5, staircase=True)`` is one step late at count 41, and
 ``polynomial_schedule(1.0, 0.0, 0.5, 3)`` is NaN at count 3.
@@ -58,13 +49,11 @@ __all__ = [
     "step_lr",
 ]
 
-Curve = Callable[[Any], Any]
 
-
-def _schedule(curve: Curve) -> optax.Schedule:
+def _schedule(curve) -> optax.Schedule:
     """Return count -> curve(max(⌊count⌋, 0))."""
 
-    def schedule(count: Any) -> Any:
+    def schedule(count):
         # `optax.join_schedules` evaluates every part at every count, even below 0,
         # where gamma**t may overflow and make the gradient of the whole NaN.
         return curve(jnp.maximum(count // 1, 0))
@@ -72,10 +61,16 @@ def _schedule(curve: Curve) -> optax.Schedule:
     return schedule
 
 
-def _scaled(base_lr: ArrayLike, factor: Curve) -> optax.Schedule:
+def _scaled(base_lr, factor) -> optax.Schedule:
     """Return count -> base_lr · factor(count)."""
     check_real("base_lr", base_lr, 0.0)
     return _schedule(lambda t: base_lr * factor(t))
+
+
+def _annealed(base_lr, eta_min, share) -> optax.Schedule:
+    """Return count -> eta_min + (base_lr - eta_min) · share(count)."""
+    check_real("base_lr", base_lr, 0.0)
+    return _schedule(lambda t: eta_min + (base_lr - eta_min) * share(t))
 
 
 def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
@@ -85,10 +80,9 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
 
         lr(count) = schedule(floor(count / steps_per_epoch))
 
-    The result is the learning rate of a class that is stepped once after each epoch.
     Every number in `schedule` that counts (step sizes, milestones, periods) then counts
-    epochs. Wrap a whole `sequential_lr` or `optax.join_schedules`, not its parts, since
-    their milestones count epochs too.
+    epochs, as in a class that is stepped once after each. Wrap a whole `sequential_lr`
+    or `optax.join_schedules`, not its parts: their milestones count epochs too.
 
     Args:
       schedule: Any schedule, from this module or from Optax. It is called with an
@@ -117,7 +111,7 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
     check_int("steps_per_epoch", steps_per_epoch, 1)
     steps_per_epoch = int(steps_per_epoch)
 
-    def epoch_schedule(count: Any) -> Any:
+    def epoch_schedule(count):
         dtype = jnp.result_type(count)
         if not jnp.issubdtype(dtype, jnp.integer):
             raise TypeError(
@@ -156,11 +150,7 @@ def step_lr(
     """
     _curves.check_step(step_size, gamma)
     step_size = int(step_size)
-
-    def factor(t: Any) -> Any:
-        return _curves.geometric(gamma, _curves.step_decays(t, step_size), xp=jnp)
-
-    return _scaled(base_lr, factor)
+    return _scaled(base_lr, lambda t: _curves.geometric(gamma, t // step_size, xp=jnp))
 
 
 def multi_step_lr(
@@ -190,7 +180,7 @@ def multi_step_lr(
     _curves.check_gamma(gamma)
     milestones = [int(milestone) for milestone in milestones]
 
-    def factor(t: Any) -> Any:
+    def factor(t):
         passed = _curves.milestones_passed(t, milestones, xp=jnp)
         return _curves.geometric(gamma, passed, xp=jnp)
 
@@ -259,7 +249,7 @@ def linear_lr(
     _curves.check_linear(start_factor, end_factor, total_iters)
     total_iters = int(total_iters)
 
-    def factor(t: Any) -> Any:
+    def factor(t):
         return _curves.linear_factor(t, start_factor, end_factor, total_iters, xp=jnp)
 
     return _scaled(base_lr, factor)
@@ -345,15 +335,9 @@ def cosine_annealing_lr(
       >>> print(*(f"{schedule(count):.3g}" for count in range(7)))
       0.1 0.05 0 0.05 0.1 0.05 0
     """
-    check_real("base_lr", base_lr, 0.0)
     _curves.check_cosine(T_max, eta_min)
     T_max = _curves.whole(T_max)
-
-    def curve(t: Any) -> Any:
-        share = _curves.half_cosine(t, T_max, xp=jnp)
-        return _curves.between(eta_min, base_lr, share)
-
-    return _schedule(curve)
+    return _annealed(base_lr, eta_min, lambda t: _curves.half_cosine(t, T_max, xp=jnp))
 
 
 def cosine_annealing_warm_restarts(
@@ -368,9 +352,8 @@ def cosine_annealing_warm_restarts(
     T_cur epochs have passed since the last restart, and the cycle lasts
     T_i = T_0 * T_mult^i epochs.
 
-    For a learning rate that changes within an epoch, as with the class's
-    ``scheduler.step(epoch + i / iters)``, count in updates: pass ``T_0 * iters`` as
-    `T_0`, and do not use `per_epoch`.
+    For a learning rate that changes within an epoch, count in updates: pass
+    ``T_0 * iters`` as `T_0`, and do not use `per_epoch`.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -380,8 +363,7 @@ def cosine_annealing_warm_restarts(
 
     Raises:
       TypeError: If `base_lr` has the wrong type.
-      ValueError: If an argument is out of range, or one of the others has the wrong
-        type.
+      ValueError: If an argument is out of range, or another has the wrong type.
 
     Example:
       >>> from adamax_optax import schedules
@@ -389,15 +371,13 @@ def cosine_annealing_warm_restarts(
       >>> print(*(f"{schedule(count):.6g}" for count in range(6)))
       0.1 0.0933013 0.075 0.05 0.025 0.00669873
     """
-    check_real("base_lr", base_lr, 0.0)
     _curves.check_warm_restarts(T_0, T_mult, eta_min)
 
-    def curve(t: Any) -> Any:
+    def share(t):
         T_cur, T_i = _curves.warm_restart(t, T_0, T_mult, xp=jnp)
-        share = _curves.half_cosine(T_cur, T_i, xp=jnp)
-        return _curves.between(eta_min, base_lr, share)
+        return _curves.half_cosine(T_cur, T_i, xp=jnp)
 
-    return _schedule(curve)
+    return _annealed(base_lr, eta_min, share)
 
 
 def cyclic_lr(
@@ -416,17 +396,13 @@ def cyclic_lr(
 
         lr(t) = base_lr + (max_lr - base_lr) * h * s
 
-    The height h rises from 0 to 1 in `step_size_up` steps, falls to 0 in
-    `step_size_down` steps, and repeats. The scale s is 1 (``"triangular"``),
-    2^(1 - cycle) (``"triangular2"``), gamma^t (``"exp_range"``) or given by `scale_fn`.
-    Cycles are numbered from 1.
+    with the height h and the scale s of `adamax_optax.lr_scheduler.CyclicLR`.
 
     Args:
       base_lr: Lower bound, a number >= 0.
       max_lr: Upper bound, a number >= 0.
       step_size_up: Steps of the rise, a number > 0, default 2000.
-      step_size_down: Steps of the fall, a number >= 0, or ``None`` (default): the same
-        as `step_size_up`.
+      step_size_down: Steps of the fall, a number >= 0, default `step_size_up`.
       mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored if
         `scale_fn` is given.
       gamma: Base of ``"exp_range"``, a number >= 0, default 1.
@@ -445,9 +421,9 @@ def cyclic_lr(
       >>> print(*(f"{schedule(count):.6g}" for count in range(1, 6)))
       0.010045 0.01009 0.010135 0.01018 0.010225
     """
-    _curves.check_cyclic(
-        base_lr, max_lr, step_size_up, step_size_down, mode, gamma, scale_fn
-    )
+    check_real("base_lr", base_lr, 0.0)
+    check_real("max_lr", max_lr, 0.0)
+    _curves.check_cyclic(step_size_up, step_size_down, mode, gamma, scale_fn)
     sizes = _curves.cycle_sizes(step_size_up, step_size_down)
     scale = _curves.cycle_scale(mode, gamma, scale_fn, scale_mode, xp=jnp)
     return _schedule(
@@ -468,34 +444,22 @@ def one_cycle_lr(
 ) -> optax.Schedule:
     """Raise the learning rate to `max_lr`, then lower it far below where it started.
 
-    With T = `total_steps`, from step to step::
-
-        0 ... pct_start T - 1:       max_lr / div_factor -> max_lr
-        pct_start T - 1 ... T - 1:   max_lr -> max_lr / div_factor / final_div_factor
-
-    or with `three_phase`::
-
-        0 ... pct_start T - 1:                    max_lr / div_factor -> max_lr
-        pct_start T - 1 ... 2 pct_start T - 2:    max_lr -> max_lr / div_factor
-        2 pct_start T - 2 ... T - 1:              max_lr / div_factor -> the minimum
-
-    It counts steps, so do not wrap it with `per_epoch`. After the last step it stays at
-    the minimum; the class raises. The phases of `optax.cosine_onecycle_schedule` and
+    Its phases are those of `adamax_optax.lr_scheduler.OneCycleLR`. It counts steps, so
+    do not wrap it with `per_epoch`. After the last step it stays at the minimum; the
+    class raises. The phases of `optax.cosine_onecycle_schedule` and
     `optax.linear_onecycle_schedule` end a step later, and the last ends elsewhere.
 
     Args:
       max_lr: Highest learning rate, a number >= 0.
-      total_steps: Number of steps, an int >= 1, or ``None`` (default): `epochs` times
-        `steps_per_epoch`.
+      total_steps: Number of steps, an int >= 1; default `epochs` * `steps_per_epoch`.
       epochs: Number of epochs, an int >= 1; ignored if `total_steps` is given.
-      steps_per_epoch: Steps per epoch, an int >= 1; ignored if `total_steps` is given.
-      pct_start: The share of the steps that raises the learning rate, a number in
-        [0, 1], default 0.3.
-      anneal_strategy: ``"cos"`` (default) for half a cosine from one value to the next,
-        ``"linear"`` for a line.
+      steps_per_epoch: Steps per epoch, an int >= 1, ignored likewise.
+      pct_start: Share of the steps that raises the learning rate, a number in [0, 1],
+        default 0.3.
+      anneal_strategy: ``"cos"`` (default) joins the values by half cosines,
+        ``"linear"`` by lines.
       div_factor: `max_lr` over the first learning rate, a number > 0, default 25.
-      final_div_factor: The first learning rate over the last, a number > 0, default
-        1e4.
+      final_div_factor: First learning rate over the last, a number > 0, default 1e4.
       three_phase: Whether to return to the first learning rate before the last.
 
     Raises:
@@ -508,19 +472,16 @@ def one_cycle_lr(
       >>> print(*(f"{schedule(count):.4g}" for count in range(5)))
       0.004 0.052 0.1 0.09505 0.08117
     """
-    _curves.check_one_cycle(
-        max_lr, pct_start, anneal_strategy, div_factor, final_div_factor
-    )
+    check_real("max_lr", max_lr, 0.0)
+    _curves.check_one_cycle(pct_start, anneal_strategy, div_factor, final_div_factor)
     last = _curves.one_cycle_steps(total_steps, epochs, steps_per_epoch) - 1
     low = max_lr / div_factor
     lrs = {"initial_lr": low, "max_lr": max_lr, "min_lr": low / final_div_factor}
-    phases = [
-        (phase["end_step"], lrs[phase["start_lr"]], lrs[phase["end_lr"]])
-        for phase in _curves.one_cycle_phases(last + 1, pct_start, three_phase)
-    ]
+    phases = _curves.one_cycle_phases(last + 1, pct_start, three_phase)
 
-    def curve(t: Any) -> Any:
-        return _curves.one_cycle(jnp.minimum(t, last), phases, anneal_strategy, xp=jnp)
+    def curve(t):
+        t = jnp.minimum(t, last)
+        return _curves.one_cycle(t, phases, lrs, "lr", anneal_strategy, xp=jnp)
 
     return _schedule(curve)
 
@@ -538,8 +499,7 @@ def lambda_lr(base_lr: ArrayLike, lr_lambda: Callable[[Any], Any]) -> optax.Sche
         traced integer: use ``jnp.where`` instead of ``if``.
 
     Raises:
-      TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
-      ValueError: If `base_lr` is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -560,9 +520,8 @@ def multiplicative_lr(
 
         lr(t) = base_lr * lr_lambda(1) * ... * lr_lambda(t)
 
-    Each call computes the product again, in a loop of t iterations. For many epochs, or
-    for reverse-mode gradients through `lr_lambda`, use `lambda_lr` with the product in
-    closed form.
+    Each call computes the product in a loop of t iterations. For many epochs, or for
+    reverse-mode gradients through `lr_lambda`, use `lambda_lr` with a closed form.
 
     Args:
       base_lr: Initial learning rate, a number >= 0.
@@ -570,8 +529,7 @@ def multiplicative_lr(
         integer: use ``jnp.where`` instead of ``if``.
 
     Raises:
-      TypeError: If `lr_lambda` is not callable, or `base_lr` has the wrong type.
-      ValueError: If `base_lr` is out of range.
+      TypeError, ValueError: If an argument has the wrong type or is out of range.
 
     Example:
       >>> from adamax_optax import schedules
@@ -581,8 +539,8 @@ def multiplicative_lr(
     """
     check_callable("lr_lambda", lr_lambda)
 
-    def product(t: Any) -> Any:
-        def multiply(i: Any, so_far: Any) -> Any:
+    def product(t):
+        def multiply(i, so_far):
             return so_far * jnp.where(i <= t, jnp.asarray(lr_lambda(i), float), 1.0)
 
         start = jnp.ones(jnp.shape(t), float)
@@ -600,9 +558,8 @@ def sequential_lr(
 
         lr(t) = lr_i(t - m_i)    for m_i <= t < m_(i+1), with m_0 = 0
 
-    This is `optax.join_schedules`: each schedule is evaluated at the epochs since its
-    own start. For updates instead of epochs, wrap the whole with `per_epoch`, not the
-    parts.
+    This is `optax.join_schedules`. For updates instead of epochs, wrap the whole with
+    `per_epoch`, not the parts.
 
     Args:
       schedules: The schedules, from this module or from Optax.

@@ -53,8 +53,8 @@ class Packed(NamedTuple):
 
     Attributes:
       moments: For each piece of the plan, a tuple of the arrays of m and u, or their
-        codes (with `lazy_rows` also the scales and bounds of the rows); stacked in the
-        order of the piece's parameters.
+        codes (with `lazy_rows` also the scales and bounds of the rows); shared by the
+        piece's parameters.
       counts: Step counts, in the order of the pieces; int32, shape (parameters,).
       coding: A `Coding` in the same order, as a tuple; `None` if nothing is reduced.
     """
@@ -191,7 +191,7 @@ def pack(
 ) -> Packed:
     """Return the states of all parameters in the form that a step takes.
 
-    Arrays that are not stacked are used as they are, not copied.
+    Arrays that are not shared are used as they are, not copied.
     """
     pieces = pieces_of(specs)
     common = place_beside(params)
@@ -204,7 +204,8 @@ def pack(
         rows = [leaves_of(states[k].moments) for k in piece.numbers]
         arrays: Any = rows[0]
         if len(rows) > 1:
-            arrays = [np.stack(column) for column in zip(*rows, strict=True)]
+            columns = zip(*rows, strict=True)
+            arrays = [piece.share([*map(np.asarray, x)], np) for x in columns]
         param = params[piece.numbers[0]]
         place = place_of(param)
         places = [moment_sharding(place, param.shape, x.shape) for x in arrays]
@@ -226,13 +227,13 @@ def unpack(packed: Packed, specs: Sequence[Spec]) -> list[ParamState]:
     coding = jax.tree.map(np.asarray, packed.coding)
     states: dict[int, ParamState] = {}
     for piece, arrays in zip(pieces_of(specs), packed.moments, strict=True):
+        shared = len(piece.numbers) > 1
+        parts = [piece.divide(np.asarray(x) if shared else x) for x in arrays]
         for i, k in enumerate(piece.numbers):
             form = form_of(specs[k].dtype, specs[k].state_dtype, specs[k].lazy_rows)
             leaves = [
-                put_like(array, np.asarray(array)[i])
-                if len(piece.numbers) > 1
-                else jnp.copy(array)
-                for array in arrays
+                put_like(array, part[i]) if shared else jnp.copy(array)
+                for array, part in zip(arrays, parts, strict=True)
             ]
             row = piece.start + i
             moments = with_columns(form, leaves)

@@ -199,6 +199,7 @@ class Program:
             spec = self.specs[piece.numbers[0]]
             own = slice(piece.start, piece.start + len(piece.numbers))
             arrays, numbers, moved = _step_piece(
+                piece.kind(),
                 spec.state_dtype,
                 spec.decays,
                 spec.lazy_rows,
@@ -259,23 +260,24 @@ def _distinct(params, gradients):
     return distinct
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _step_piece(
-    state_dtype, decays, lazy, moments, hyperparameters, rows, params, gradients
+    piece, state_dtype, decays, lazy, moments, hyperparameters, rows, params, gradients
 ):
     """Return the moments of a piece, its coding and its parameters after a step."""
     dtype = compute_dtype(params[0].dtype)
-    gradients = [jnp.asarray(gradient, dtype) for gradient in gradients]
+    gradient = piece.share([jnp.asarray(gradient, dtype) for gradient in gradients])
+    param = piece.share(params)
     step = functools.partial(_step_one, state_dtype, decays, lazy)
-    if len(params) == 1:
-        count, coding, stepping = jax.tree.map(lambda x: x[0], rows)
-        row = _Row(hyperparameters[0], count, coding, stepping)
-        moments, coding, new = step(moments, row, params[0], gradients[0])
-        return moments, jax.tree.map(lambda x: x[None], coding), [new]
-    row = _Row(jnp.stack(hyperparameters), *rows)
-    step = jax.vmap(step)
-    moments, coding, new = step(moments, row, jnp.stack(params), jnp.stack(gradients))
-    return moments, coding, list(new)
+    if len(params) > 1 and not piece.joined:
+        row = _Row(jnp.stack(hyperparameters), *rows)
+        moments, coding, new = jax.vmap(step)(moments, row, param, gradient)
+        return moments, coding, piece.divide(new)
+    # Joined parameters have one group, but a step count for each element.
+    rows = jax.tree.map(piece.repeat if piece.joined else operator.itemgetter(0), rows)
+    row = _Row(hyperparameters[0], *rows)
+    moments, coding, new = step(moments, row, param, gradient)
+    return moments, jax.tree.map(lambda x: x[None], coding), piece.divide(new)
 
 
 class _Row(NamedTuple):

@@ -9,15 +9,15 @@ without recompiling. Step it once per epoch, after the optimizer:
 >>> import adamax_optax as ao
 >>> import jax.numpy as jnp
 >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
->>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2)
->>> lrs = []
+>>> scheduler = ao.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
 >>> for epoch in range(4):
-...     lr = optimizer.param_groups[0]["lr"]
 ...     params = optimizer(jnp.ones(3))
+...     print(*scheduler.get_last_lr())
 ...     scheduler.step()
-...     lrs.append(lr)
->>> print(*(f"{lr:.3g}" for lr in lrs))
-0.05 0.05 0.005 0.005
+0.05
+0.05
+0.025
+0.025
 
 The classes do not work inside `jax.jit`. There, and with Optax, use the same curves
 from `adamax_optax.schedules`.
@@ -26,24 +26,24 @@ Each class lists under "Differences" where MindSpore and PyTorch disagree. It fo
 MindSpore's documentation where that is explicit, and PyTorch otherwise.
 """
 
-from adamax_optax.lr_scheduler._base import LRScheduler as LRScheduler
-from adamax_optax.lr_scheduler._cosine import CosineAnnealingLR as CosineAnnealingLR
+from adamax_optax.lr_scheduler._base import LRScheduler
 from adamax_optax.lr_scheduler._cosine import (
-    CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
 )
-from adamax_optax.lr_scheduler._cyclic import CyclicLR as CyclicLR
-from adamax_optax.lr_scheduler._factor import ConstantLR as ConstantLR
-from adamax_optax.lr_scheduler._factor import ExponentialLR as ExponentialLR
-from adamax_optax.lr_scheduler._factor import LinearLR as LinearLR
-from adamax_optax.lr_scheduler._factor import MultiStepLR as MultiStepLR
-from adamax_optax.lr_scheduler._factor import PolynomialLR as PolynomialLR
-from adamax_optax.lr_scheduler._factor import StepLR as StepLR
-from adamax_optax.lr_scheduler._lambda import LambdaLR as LambdaLR
-from adamax_optax.lr_scheduler._lambda import MultiplicativeLR as MultiplicativeLR
-from adamax_optax.lr_scheduler._one_cycle import OneCycleLR as OneCycleLR
-from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau as ReduceLROnPlateau
-from adamax_optax.lr_scheduler._sequential import ChainedScheduler as ChainedScheduler
-from adamax_optax.lr_scheduler._sequential import SequentialLR as SequentialLR
+from adamax_optax.lr_scheduler._cyclic import CyclicLR
+from adamax_optax.lr_scheduler._factor import (
+    ConstantLR,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
+from adamax_optax.lr_scheduler._lambda import LambdaLR, MultiplicativeLR
+from adamax_optax.lr_scheduler._one_cycle import OneCycleLR
+from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
+from adamax_optax.lr_scheduler._sequential import ChainedScheduler, SequentialLR
 
 __all__ = [
     "ChainedScheduler",

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -45,22 +46,6 @@ def group_lrs(optimizer: HasParamGroups) -> list[float]:
     return [as_float("lr", group["lr"]) for group in optimizer.param_groups]
 
 
-@contextlib.contextmanager
-def all_or_nothing(scheduler: "LRScheduler", groups: list[Group]) -> Iterator[None]:
-    """Restore the scheduler and the groups if the block raises."""
-    changed: list[MutableMapping[str, Any]] = [*groups]
-    changed += [vars(part) for part in scheduler._parts()]
-    before = [dict(mapping) for mapping in changed]
-    try:
-        yield
-    except BaseException:
-        for mapping, entries in zip(changed, before, strict=True):
-            mapping.update(entries)
-            for key in mapping.keys() - entries.keys():
-                del mapping[key]
-        raise
-
-
 def per_group(name: str, value: T | Sequence[T], groups: list[Group]) -> list[T]:
     """Return `value` as a list with one entry per group."""
     if not isinstance(value, (list, tuple)):
@@ -71,6 +56,16 @@ def per_group(name: str, value: T | Sequence[T], groups: list[Group]) -> list[T]
             f"in optimizer.param_groups; got {len(value)}: {value!r}."
         )
     return list(value)
+
+
+def numbers_per_group(
+    name: str, value: Any, groups: list[Group], high: float = math.inf
+) -> list[float]:
+    """Return `value` as a list with one float in [0, high) per group."""
+    values = per_group(name, value, groups)
+    for number in values:
+        check_real(name, number, 0.0, high, without_high=True)
+    return [as_float(name, number) for number in values]
 
 
 def extended(name: str, values: list[T], groups: int) -> list[T]:
@@ -136,15 +131,10 @@ def copied(value: Any, *, plain: bool = False) -> Any:
 
 
 def loaded(name: str, value: Any, current: Any) -> Any:
-    """Return a saved value in the scheduler's types, whatever format it was saved in.
+    """Return a saved value in the types of the current one, which it replaces.
 
-    Args:
-      name: The entry's name, for the message.
-      value: The saved value; numbers and lists may have become arrays.
-      current: The value that it replaces.
-
-    Raises:
-      ValueError: If `value` is of another kind than `current`.
+    Saving may have made numbers and lists arrays. Raises `ValueError` if `value` is of
+    another kind than `current`; `name` is for the message.
     """
     if isinstance(current, list) and isinstance(value, Mapping):
         # Flax's to_state_dict turns a list into a dict with the keys "0", "1", ...
@@ -173,31 +163,13 @@ def check_entries(name: str, entries: Any, groups: int) -> None:
         )
 
 
-def states_of(name: str, state_dict: Any, scheduler: "LRScheduler") -> list[Any]:
-    """Return a list of states from a state dict."""
-    if not isinstance(state_dict, Mapping) or name not in state_dict:
-        raise not_saved_by(scheduler, state_dict, [name])
-    return loaded(name, state_dict[name], [])
-
-
-def not_saved_by(
-    scheduler: "LRScheduler", state_dict: Any, missing: list[str]
-) -> ValueError:
-    """Return the error for a state dict of something else."""
-    got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
-    return ValueError(
-        f"state_dict must be the saved state of a {type(scheduler).__name__}; got one "
-        f"with {got!r}, which lacks {missing}."
-    )
-
-
 class LRScheduler:
     """Set the learning rates of an optimizer's groups, epoch by epoch.
 
     A subclass defines ``get_lr()``, which returns one learning rate per group for epoch
-    ``self.last_epoch``. It can read ``self.base_lrs`` (the groups' ``initial_lr``) and
-    the current learning rates, from ``self.optimizer.param_groups`` (as in PyTorch) or
-    ``self._last_lr`` (as in MindSpore). If it also defines ``_get_closed_form_lr()``,
+    ``self.last_epoch``. It can read ``self.base_lrs`` (the groups' ``initial_lr``) and,
+    as the current learning rates, ``self.optimizer.param_groups`` (PyTorch) or
+    ``self._last_lr`` (MindSpore). If it also defines ``_get_closed_form_lr()``,
     `step(epoch)` calls that instead.
 
     The constructor takes the first step, to epoch 0, and stores each group's learning
@@ -208,11 +180,10 @@ class LRScheduler:
     Several schedulers on one optimizer are chained as in PyTorch: step one after the
     other, and each changes the learning rate that it finds.
 
-    A group added to the optimizer later joins at the next step: its learning rate then
-    becomes its ``initial_lr``, and all later changes apply to it. A per-group argument
-    given as one value, or as a list of equal values, applies to it too; for a list of
-    different values the step raises and asks for one more entry. After a group was
-    removed, the step asks to remove its entries too.
+    A group added to the optimizer later joins at the next step, from its own learning
+    rate. A per-group argument given as one value, or as a list of equal values, applies
+    to it too; for different values the step raises and asks for one more entry. After a
+    group was removed, the step asks to remove its entries.
 
     Args:
       optimizer: Any object with ``param_groups``, a list of dicts with an ``"lr"``.
@@ -221,8 +192,8 @@ class LRScheduler:
         an ``"initial_lr"``, and its learning rate is taken as that of the resumed
         epoch. (`StepLR`, `MultiStepLR` and `ConstantLR` still make a change that falls
         on this epoch, like PyTorch's.) `load_state_dict` is safer.
-      verbose: As in PyTorch up to 2.6: whether to print every learning rate that is
-        set. ``"deprecated"`` means ``False``.
+      verbose: Whether to print every learning rate that is set, as in PyTorch up to
+        2.6. ``"deprecated"`` means ``False``.
 
     Raises:
       TypeError: If `optimizer` has no ``param_groups``.
@@ -233,9 +204,7 @@ class LRScheduler:
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> class Halved(ao.lr_scheduler.LRScheduler):
       ...     def get_lr(self):
-      ...         if self.last_epoch == 0:
-      ...             return self._last_lr
-      ...         return [lr / 2 for lr in self._last_lr]
+      ...         return [lr / 2**self.last_epoch for lr in self.base_lrs]
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.08)
       >>> scheduler = Halved(optimizer)
       >>> for _ in range(3):
@@ -245,13 +214,12 @@ class LRScheduler:
       [0.02]
       [0.01]
 
-    Differences: MindSpore keeps learning rates in float32 tensors; here they are Python
-    floats. `get_last_lr` returns what this scheduler set, as in PyTorch and in
-    MindSpore's documentation; MindSpore's code also follows other schedulers. PyTorch
-    warns about a step before the optimizer's and about `step(epoch)`; MindSpore and
-    this package do not. MindSpore ignores a group added later; some of PyTorch's
-    classes ignore it, others raise. For a `last_epoch` that is not an int, this package
-    raises `ValueError`, as MindSpore documents; MindSpore's code raises `TypeError`.
+    Differences: MindSpore keeps learning rates in float32 tensors. `get_last_lr`
+    returns what this scheduler set, as in PyTorch and in MindSpore's documentation;
+    MindSpore's code also follows other schedulers. Only PyTorch warns about a step
+    before the optimizer's and about `step(epoch)`. MindSpore ignores a group added
+    later; some of PyTorch's classes ignore it, others raise. A `last_epoch` that is not
+    an int raises `ValueError`, as MindSpore documents; its code raises `TypeError`.
     When MindSpore resumes at a `last_epoch`, every class makes that epoch's change.
     """
 
@@ -282,10 +250,9 @@ class LRScheduler:
                     f"{last_epoch} needs: load the optimizer's saved state first, or "
                     "start from the beginning with last_epoch=-1."
                 )
-        verbose = as_verbose(verbose)
-        with all_or_nothing(self, groups):
-            self.optimizer = optimizer
-            self._verbose = verbose
+        self._verbose = as_verbose(verbose)
+        self.optimizer = optimizer
+        with self._all_or_nothing():
             self.base_lrs = [initial_lr(group) for group in groups]
             self.last_epoch = int(last_epoch)
             self._initial_step()
@@ -315,7 +282,8 @@ class LRScheduler:
         """Return all attributes except the optimizer, in PyTorch's layout.
 
         Save the optimizer's state as well: it holds the current learning rates. They
-        are also here, under ``"_group_lrs"``.
+        are also here, under ``"_group_lrs"``. A function that was passed in is not
+        saved, but the attributes of a callable object are.
 
         Returns:
           A dict of plain numbers, strings, lists and dicts, which JSON and MessagePack
@@ -344,7 +312,7 @@ class LRScheduler:
         given = state_dict if isinstance(state_dict, Mapping) else {}
         missing = [key for key in own if key not in given]
         if missing:
-            raise not_saved_by(self, state_dict, missing)
+            raise self._not_saved(state_dict, missing)
         own.update((name, []) for name in _WRITTEN)
         state = {
             key: loaded(key, value, own.get(key))
@@ -356,16 +324,45 @@ class LRScheduler:
         for name in ("base_lrs", "_last_lr", *_WRITTEN, *self._lists):
             check_entries(name, state.get(name, self._last_lr), len(groups))
         written = {name: state.pop(name, []) for name in _WRITTEN}
-        with all_or_nothing(self, groups):
+        with self._all_or_nothing():
             self.__dict__.update(state)
             self._mend(written)
 
     def _attributes(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in _NOT_SAVED}
 
+    def _states(self, state_dict: Any, name: str) -> list[Any]:
+        """Return the list of states called `name` in a state dict."""
+        if not isinstance(state_dict, Mapping) or name not in state_dict:
+            raise self._not_saved(state_dict, [name])
+        return loaded(name, state_dict[name], [])
+
+    def _not_saved(self, state_dict: Any, missing: list[str]) -> ValueError:
+        """Return the error for a state dict of something else."""
+        got = list(state_dict) if isinstance(state_dict, Mapping) else state_dict
+        return ValueError(
+            f"state_dict must be the saved state of a {type(self).__name__}; got one "
+            f"with {got!r}, which lacks {missing}."
+        )
+
     def _parts(self) -> list[Any]:
         """Return the objects whose attributes are the state."""
         return [self]
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Restore the scheduler and the groups if the block raises."""
+        changed: list[MutableMapping[str, Any]] = [*self.optimizer.param_groups]
+        changed += [vars(part) for part in self._parts()]
+        before = [dict(mapping) for mapping in changed]
+        try:
+            yield
+        except BaseException:
+            for mapping, entries in zip(changed, before, strict=True):
+                mapping.update(entries)
+                for key in mapping.keys() - entries.keys():
+                    del mapping[key]
+            raise
 
     def _written(self) -> dict[str, list[float]]:
         """Return the current values of the entries that the scheduler writes."""
@@ -386,10 +383,8 @@ class LRScheduler:
 
     def _initial_step(self) -> None:
         self._is_initial = True
-        try:
-            self.step()
-        finally:
-            del self._is_initial
+        self.step()
+        del self._is_initial
         self._note_made()
 
     def _note_made(self) -> None:
@@ -403,8 +398,8 @@ class LRScheduler:
         """Go back to before epoch 0; `SequentialLR` starts it at the right time."""
         self.last_epoch = -1
 
-    def _update_lr(self, epoch: Any = None) -> None:
-        with all_or_nothing(self, self.optimizer.param_groups):
+    def _update_lr(self, epoch: Any) -> None:
+        with self._all_or_nothing():
             self._join_new_groups()
             # MindSpore's subclasses read the current learning rates here.
             self._last_lr = group_lrs(self.optimizer)

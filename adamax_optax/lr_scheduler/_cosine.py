@@ -31,12 +31,13 @@ class CosineAnnealingLR(LRScheduler):
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
       >>> scheduler = ao.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2)
-      >>> lrs = []
-      >>> for _ in range(7):
-      ...     lrs += scheduler.get_last_lr()
+      >>> for _ in range(4):
+      ...     print(f"{scheduler.get_last_lr()[0]:.3g}")
       ...     scheduler.step()
-      >>> print(*(f"{lr:.3g}" for lr in lrs))
-      0.1 0.05 0 0.05 0.1 0.05 0
+      0.1
+      0.05
+      0
+      0.05
 
     Differences: ``T_max=0`` raises at once; PyTorch divides by it at the first step.
     """
@@ -62,17 +63,18 @@ class CosineAnnealingLR(LRScheduler):
         before = _curves.half_cosine(t - 1, self.T_max)
         if before == 0:  # η_{t-1} = η_min: no distance left to scale, so rise from 0
             return [
-                lr + _curves.between(0.0, base_lr - self.eta_min, now)
+                lr + (base_lr - self.eta_min) * now
                 for lr, base_lr in zip(self._last_lr, self.base_lrs, strict=True)
             ]
         # η_t - η_min = (η_{t-1} - η_min) c(t) / c(t-1)
-        lrs = [_curves.between(self.eta_min, lr, now / before) for lr in self._last_lr]
+        low = self.eta_min
+        lrs = [low + (lr - low) * (now / before) for lr in self._last_lr]
         # Where the curve touches 0, rounding may lead below it, as in PyTorch.
         return [0.0 if -1e-15 < lr < 0 else lr for lr in lrs]
 
     def _get_closed_form_lr(self) -> list[float]:
         share = _curves.half_cosine(self.last_epoch, self.T_max)
-        return [_curves.between(self.eta_min, lr, share) for lr in self.base_lrs]
+        return [self.eta_min + (lr - self.eta_min) * share for lr in self.base_lrs]
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
@@ -83,7 +85,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         lr(t) = eta_min + (initial_lr - eta_min) * (1 + cos(pi T_cur / T_i)) / 2
 
     T_cur epochs have passed since the last restart, and the cycle lasts
-    T_i = T_0 * T_mult^i epochs. Not chainable: it overwrites the changes of other
+    T_i = T_0 * T_mult^i epochs. ``step(epoch + i / iters)`` after batch i changes the
+    learning rate within an epoch. Not chainable: it overwrites the changes of other
     schedulers.
 
     Args:
@@ -99,19 +102,19 @@ class CosineAnnealingWarmRestarts(LRScheduler):
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
       >>> scheduler = ao.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2)
-      >>> lrs = []
-      >>> for epoch in range(2):
-      ...     for i in range(3):
-      ...         scheduler.step(epoch + i / 3)
-      ...         lrs += scheduler.get_last_lr()
-      >>> print(*(f"{lr:.6g}" for lr in lrs))
-      0.1 0.0933013 0.075 0.05 0.025 0.00669873
+      >>> for epoch in (0, 2 / 3, 1, 2):
+      ...     scheduler.step(epoch)
+      ...     print(f"{scheduler.get_last_lr()[0]:.3g}")
+      0.1
+      0.075
+      0.05
+      0.1
 
     Differences: MindSpore's documentation requires ``T_mult > 1``; its code, its
     default and PyTorch accept 1, and so does this class. With ``T_mult > 1``,
     `step(epoch)` beyond `T_0` raises in MindSpore and misses some restarts in PyTorch
-    (it solves for them with a logarithm; rounding loses the fifth for ``T_mult=3``).
-    Both libraries resume in the wrong cycle at a `last_epoch` after the second restart.
+    (by rounding a logarithm, the fifth for ``T_mult=3``). Both libraries resume in the
+    wrong cycle at a `last_epoch` after the second restart.
     """
 
     def __init__(
@@ -133,20 +136,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def get_lr(self) -> list[float]:
         share = _curves.half_cosine(self.T_cur, self.T_i)
-        return [_curves.between(self.eta_min, lr, share) for lr in self.base_lrs]
-
-    def step(self, epoch: Any = None) -> None:
-        """Set the learning rates for one epoch later, or for `epoch`.
-
-        Args:
-          epoch: A number >= 0; a fraction, such as ``epoch + i / iters`` after batch i,
-            changes the learning rate within an epoch. ``None`` (default): one epoch
-            after the last step.
-
-        Raises:
-          ValueError: If `epoch` is not a finite number >= 0.
-        """
-        self._update_lr(epoch)
+        return [self.eta_min + (lr - self.eta_min) * share for lr in self.base_lrs]
 
     def _next_lrs(self, epoch: Any) -> list[Any]:
         if epoch is None and self.last_epoch < 0:

@@ -12,7 +12,7 @@ Each curve's ``check_`` function, beside it, raises if an argument is out of ran
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -34,15 +34,15 @@ def check_count(name: str, value: Any, low: int) -> None:
 
 
 def whole(size: Any) -> int | float:
-    """Return a size as an int if it is one: remainders of integers are exact.
+    """Return a size as a Python int if it is whole: its remainders are exact.
 
-    It is Python's, since ``2 * period`` overflows in a narrow NumPy integer.
+    In a narrow NumPy integer, ``2 * period`` would overflow.
     """
     size = float(size)
     return int(size) if size.is_integer() else size
 
 
-# --- γ to the power of a number of decays ---------------------------------------------
+# γ to the power of a number of decays
 
 
 def geometric(gamma: Any, k: Any, *, xp: ModuleType = np) -> Any:
@@ -60,11 +60,6 @@ def geometric(gamma: Any, k: Any, *, xp: ModuleType = np) -> Any:
 
 def check_gamma(gamma: Any) -> None:
     check_real("gamma", gamma, 0.0)
-
-
-def step_decays(t: Any, step_size: int) -> Any:
-    """k(t) = ⌊t / step_size⌋."""
-    return t // step_size
 
 
 def check_step(step_size: Any, gamma: Any) -> None:
@@ -87,7 +82,7 @@ def check_milestones(milestones: Any) -> None:
         check_count(f"milestones[{i}]", milestone, 0)
 
 
-# --- Factors until total_iters --------------------------------------------------------
+# Factors until total_iters
 
 
 def constant_factor(
@@ -102,7 +97,7 @@ def check_constant(factor: Any, total_iters: Any) -> None:
     check_count("total_iters", total_iters, 0)
 
 
-def _share_left(t: Any, total_iters: int, *, xp: ModuleType) -> Any:
+def _share_left(t, total_iters: int, *, xp: ModuleType):
     """Return 1 - min(t, total_iters) / total_iters, and 0 for total_iters = 0.
 
     Subtracting before dividing gives exactly 0 at the end. A rounding error there would
@@ -112,12 +107,7 @@ def _share_left(t: Any, total_iters: int, *, xp: ModuleType) -> Any:
 
 
 def linear_factor(
-    t: Any,
-    start_factor: Any,
-    end_factor: Any,
-    total_iters: int,
-    *,
-    xp: ModuleType = np,
+    t: Any, start_factor: Any, end_factor: Any, total_iters: int, *, xp: ModuleType = np
 ) -> Any:
     """f(t) = start + (end - start) min(t, total_iters) / total_iters."""
     left = _share_left(t, total_iters, xp=xp)
@@ -142,7 +132,7 @@ def check_polynomial(total_iters: Any, power: Any) -> None:
     check_real("power", power, 0.0)
 
 
-# --- Cosines --------------------------------------------------------------------------
+# Cosines
 
 
 def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
@@ -154,11 +144,6 @@ def half_cosine(t: Any, period: Any, *, xp: ModuleType = np) -> Any:
     if isinstance(period, float):
         t = xp.asarray(t, dtype=float)
     return xp.sin((period - t % (2 * period)) / (2 * period) * xp.pi) ** 2
-
-
-def between(eta_min: Any, base_lr: Any, share: Any) -> Any:
-    """η = η_min + (η_max - η_min) c."""
-    return eta_min + (base_lr - eta_min) * share
 
 
 def check_cosine(T_max: Any, eta_min: Any) -> None:
@@ -194,7 +179,7 @@ def check_warm_restarts(T_0: Any, T_mult: Any, eta_min: Any) -> None:
     check_real("eta_min", eta_min, 0.0, wrong_type=ValueError)
 
 
-# --- Cycles ---------------------------------------------------------------------------
+# Cycles
 
 MODES = ("triangular", "triangular2", "exp_range")
 
@@ -253,16 +238,8 @@ def cyclic(
 
 
 def check_cyclic(
-    base_lr: Any,
-    max_lr: Any,
-    step_size_up: Any,
-    step_size_down: Any,
-    mode: Any,
-    gamma: Any,
-    scale_fn: Any,
+    step_size_up: Any, step_size_down: Any, mode: Any, gamma: Any, scale_fn: Any
 ) -> None:
-    check_real("base_lr", base_lr, 0.0)
-    check_real("max_lr", max_lr, 0.0)
     check_real("step_size_up", step_size_up, 0.0, without_low=True)
     if step_size_down is not None:
         check_real("step_size_down", step_size_down, 0.0)
@@ -276,26 +253,30 @@ def check_cyclic(
         )
 
 
-# --- One cycle ------------------------------------------------------------------------
+# One cycle
 
 
 def one_cycle(
     t: Any,
-    phases: Sequence[tuple[float, Any, Any]],
+    phases: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    what: str,
     strategy: str,
     *,
     xp: ModuleType = np,
 ) -> Any:
     """Go from the start to the end of the phase that t is in.
 
-    A phase is its last step, and its values at the start and at the end. With x the
-    share of the phase that is over, the weights are 1 - x and x, or their half cosines
-    ½ (1 + cos(π x)) = sin²(π (1 - x) / 2) and sin²(π x / 2): nothing cancels.
+    A phase names its first and last one of `values`; `what` is "lr" or "momentum". With
+    x the share of the phase that is over, their weights are 1 - x and x, or their half
+    cosines ½ (1 + cos(π x)) = sin²(π (1 - x) / 2) and sin²(π x / 2): nothing cancels.
     """
     t = xp.asarray(t, dtype=float)
-    starts = [0.0, *(last for last, _, _ in phases)]
+    starts = [0.0, *(phase["end_step"] for phase in phases)]
     value: Any = None
-    for first, (last, start, end) in reversed(list(zip(starts, phases, strict=False))):
+    for first, phase in reversed(list(zip(starts, phases, strict=False))):
+        start, end = values[phase[f"start_{what}"]], values[phase[f"end_{what}"]]
+        last = phase["end_step"]
         length = last - first
         x = (t - first) / length if length else xp.ones_like(t)
         if strategy == "cos":
@@ -350,9 +331,8 @@ def one_cycle_phases(
 
 
 def check_one_cycle(
-    max_lr: Any, pct_start: Any, strategy: Any, div_factor: Any, final_div_factor: Any
+    pct_start: Any, strategy: Any, div_factor: Any, final_div_factor: Any
 ) -> None:
-    check_real("max_lr", max_lr, 0.0)
     check_real("pct_start", pct_start, 0.0, 1.0, wrong_type=ValueError)
     if strategy not in ("cos", "linear"):
         raise ValueError(
@@ -362,7 +342,7 @@ def check_one_cycle(
     check_real("final_div_factor", final_div_factor, 0.0, without_low=True)
 
 
-# --- Sequences ----------------------------------------------------------------------
+# Sequences
 
 
 def check_sequence(name: str, parts: Sequence[Any], milestones: Any) -> None:

@@ -3,29 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adamax_optax._checks import as_float, check_real
+from adamax_optax._checks import as_float
 from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
-    all_or_nothing,
     initial_lr,
+    numbers_per_group,
     param_groups,
-    per_group,
 )
 from adamax_optax.lr_scheduler._lambda import callable_state, has_state, load_callable
 
 
-def _momentum(name: str, value: Any) -> float:
-    check_real(name, value, 0.0, 1.0, without_high=True)
-    return as_float(name, value)
-
-
 class CyclesMomentum(LRScheduler):
-    """Set each group's beta1 together with its learning rate.
-
-    PyTorch's `cycle_momentum` sets beta1 too for an optimizer that has betas.
-    """
+    """Set each group's beta1 together with its learning rate, as PyTorch does."""
 
     cycle_momentum: bool
 
@@ -37,21 +28,17 @@ class CyclesMomentum(LRScheduler):
     ) -> tuple[list[float], list[float]]:
         """Return the bounds of each group, and write them to new groups."""
         groups = self.optimizer.param_groups
-        lows, highs = (
-            [_momentum(name, value) for value in per_group(name, values, groups)]
-            for name, values in (
-                ("base_momentum", base_momentum),
-                ("max_momentum", max_momentum),
-            )
-        )
+        lows = numbers_per_group("base_momentum", base_momentum, groups, 1.0)
+        highs = numbers_per_group("max_momentum", max_momentum, groups, 1.0)
         if self.cycle_momentum and last_epoch == -1:
             for group, low, high in zip(groups, lows, highs, strict=True):
                 group.update(base_momentum=low, max_momentum=high)
         return lows, highs
 
-    def _set_beta1(self) -> None:
-        groups = self.optimizer.param_groups
+    def _next_lrs(self, epoch: Any) -> list[Any]:
+        lrs = super()._next_lrs(epoch)
         if self.cycle_momentum:
+            groups = self.optimizer.param_groups
             for group, beta1 in zip(groups, self._momentums(), strict=True):
                 if "betas" not in group:
                     raise ValueError(
@@ -59,10 +46,6 @@ class CyclesMomentum(LRScheduler):
                         "param_groups has no 'betas': pass cycle_momentum=False."
                     )
                 group["betas"] = (float(beta1), *group["betas"][1:])
-
-    def _next_lrs(self, epoch: Any) -> list[Any]:
-        lrs = super()._next_lrs(epoch)
-        self._set_beta1()
         return lrs
 
     def _written(self) -> dict[str, list[float]]:
@@ -104,8 +87,7 @@ class CyclicLR(CyclesMomentum):
       base_lr: Lower bound, a number >= 0, or a list with one per group.
       max_lr: Upper bound, a number >= 0, or a list with one per group.
       step_size_up: Steps of the rise, a number > 0, default 2000.
-      step_size_down: Steps of the fall, a number >= 0, or ``None`` (default): the same
-        as `step_size_up`.
+      step_size_down: Steps of the fall, a number >= 0, default `step_size_up`.
       mode: ``"triangular"`` (default), ``"triangular2"`` or ``"exp_range"``; ignored if
         `scale_fn` is given.
       gamma: Base of ``"exp_range"``, a number >= 0, default 1.
@@ -127,13 +109,14 @@ class CyclicLR(CyclesMomentum):
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
-      >>> scheduler = ao.lr_scheduler.CyclicLR(optimizer, base_lr=0.01, max_lr=0.1)
-      >>> lrs = []
-      >>> for _ in range(5):
+      >>> scheduler = ao.lr_scheduler.CyclicLR(optimizer, 0.25, 0.75, 2)
+      >>> for _ in range(4):
+      ...     print(*scheduler.get_last_lr())
       ...     scheduler.step()
-      ...     lrs += scheduler.get_last_lr()
-      >>> print(*(f"{lr:.6g}" for lr in lrs))
-      0.010045 0.01009 0.010135 0.01018 0.010225
+      0.25
+      0.5
+      0.75
+      0.5
 
     Differences: `cycle_momentum` is ``True`` by default in PyTorch. MindSpore has no
     such option and leaves the betas alone; so does this class by default.
@@ -160,14 +143,9 @@ class CyclicLR(CyclesMomentum):
         max_momentum: float | list[float] = 0.9,
     ) -> None:
         groups = param_groups(optimizer)
-        base_lrs = per_group("base_lr", base_lr, groups)
-        max_lrs = per_group("max_lr", max_lr, groups)
-        for base, top in zip(base_lrs, max_lrs, strict=True):
-            _curves.check_cyclic(
-                base, top, step_size_up, step_size_down, mode, gamma, scale_fn
-            )
-        base_lrs = [as_float("base_lr", lr) for lr in base_lrs]
-        self.max_lrs = [as_float("max_lr", lr) for lr in max_lrs]
+        base_lrs = numbers_per_group("base_lr", base_lr, groups)
+        self.max_lrs = numbers_per_group("max_lr", max_lr, groups)
+        _curves.check_cyclic(step_size_up, step_size_down, mode, gamma, scale_fn)
         self.total_size, self.step_ratio = _curves.cycle_sizes(
             step_size_up, step_size_down
         )
@@ -177,7 +155,7 @@ class CyclicLR(CyclesMomentum):
         _, self.scale_mode = self._scale(scale_mode)
         self.optimizer = optimizer
         self.cycle_momentum = bool(cycle_momentum)
-        with all_or_nothing(self, groups):
+        with self._all_or_nothing():
             self.base_momentums, self.max_momentums = self._start_momentums(
                 base_momentum, max_momentum, last_epoch
             )
@@ -207,17 +185,12 @@ class CyclicLR(CyclesMomentum):
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all attributes except the optimizer, in PyTorch's layout.
-
-        If `scale_fn` is a callable object, its attributes are saved; a function is not.
-        """
         fn = callable_state(self._scale_fn_custom)
         return {**super().state_dict(), "_scale_fn_custom": fn}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         fn = self._scale_fn_custom
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             if isinstance(state_dict, Mapping):
                 load_callable(fn, state_dict.get("_scale_fn_custom"))
                 # PyTorch's states have these two only if the momentum cycles.

@@ -8,13 +8,11 @@ from adamax_optax._checks import check_callable
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
-    all_or_nothing,
     copied,
     extended,
     loaded,
     param_groups,
     per_group,
-    states_of,
 )
 
 Lambda = Callable[[int], Any]
@@ -32,7 +30,7 @@ def has_state(fn: Any) -> bool:
 
 def callable_state(fn: Any) -> dict[str, Any] | None:
     """Return the part of a callable that is saved."""
-    return dict(vars(fn)) if has_state(fn) else None
+    return copied(vars(fn)) if has_state(fn) else None
 
 
 def load_callable(fn: Any, state: Any) -> None:
@@ -61,17 +59,12 @@ class _PerGroupLambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch, verbose)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all attributes except the optimizer, in PyTorch's layout.
-
-        Of the functions, only the attributes of callable objects are saved.
-        """
-        lambdas = [copied(callable_state(fn)) for fn in self.lr_lambdas]
+        lambdas = [callable_state(fn) for fn in self.lr_lambdas]
         return {**super().state_dict(), "lr_lambdas": lambdas}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         groups = len(self.optimizer.param_groups)
-        states = states_of("lr_lambdas", state_dict, self)
+        states = self._states(state_dict, "lr_lambdas")
         if len(states) > groups:
             raise ValueError(
                 f"state_dict['lr_lambdas'] must have at most {groups} entries, one "
@@ -79,7 +72,7 @@ class _PerGroupLambdaLR(LRScheduler):
             )
         own = self.lr_lambdas
         fns = extended("lr_lambdas", own, max(len(states), len(own)))
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             for fn, state in zip(fns, states, strict=False):
                 load_callable(fn, state)
             super().load_state_dict({**state_dict, "lr_lambdas": fns})
@@ -107,14 +100,14 @@ class LambdaLR(_PerGroupLambdaLR):
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
-      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
-      >>> scheduler = ao.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch)
-      >>> lrs = []
-      >>> for _ in range(4):
-      ...     lrs += scheduler.get_last_lr()
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.8)
+      >>> scheduler = ao.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
+      >>> for _ in range(3):
+      ...     print(*scheduler.get_last_lr())
       ...     scheduler.step()
-      >>> print(*(f"{lr:.3g}" for lr in lrs))
-      0.01 0.009 0.0081 0.00729
+      0.8
+      0.4
+      0.2
 
     Differences: MindSpore calls the function with a float32 tensor; PyTorch and this
     class use a Python number.
@@ -144,14 +137,14 @@ class MultiplicativeLR(_PerGroupLambdaLR):
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
-      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.01)
-      >>> scheduler = ao.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 0.95)
-      >>> lrs = []
-      >>> for _ in range(4):
-      ...     lrs += scheduler.get_last_lr()
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.8)
+      >>> scheduler = ao.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 0.5)
+      >>> for _ in range(3):
+      ...     print(*scheduler.get_last_lr())
       ...     scheduler.step()
-      >>> print(*(f"{lr:.6g}" for lr in lrs))
-      0.01 0.0095 0.009025 0.00857375
+      0.8
+      0.4
+      0.2
 
     Differences: When a `SequentialLR` starts it, or at ``step(0)``, PyTorch and this
     class multiply the current learning rate by λ(0); MindSpore does not.

@@ -7,13 +7,12 @@ from adamax_optax._checks import as_float, check_real
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
-    all_or_nothing,
     as_epoch,
     as_verbose,
     extended,
     group_lrs,
+    numbers_per_group,
     param_groups,
-    per_group,
 )
 from adamax_optax.lr_scheduler._curves import check_count
 
@@ -55,12 +54,13 @@ class ReduceLROnPlateau(LRScheduler):
       >>> import adamax_optax as ao, jax.numpy as jnp
       >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
       >>> scheduler = ao.lr_scheduler.ReduceLROnPlateau(optimizer, "min", patience=0)
-      >>> lrs = []
-      >>> for metric in [1, 1.5, 1.8, 0.4, 0.5]:
+      >>> for metric in [1, 1.5, 0.4, 0.5]:
       ...     scheduler.step(metric)
-      ...     lrs += scheduler.get_last_lr()
-      >>> print(*(f"{lr:.3g}" for lr in lrs))
-      0.1 0.01 0.001 0.001 0.0001
+      ...     print(f"{scheduler.get_last_lr()[0]:.3g}")
+      0.1
+      0.01
+      0.01
+      0.001
 
     Differences: `in_cooldown` is a method, as in MindSpore; PyTorch has a property.
     MindSpore compares in float32, PyTorch and this class in float64. As in both, there
@@ -94,9 +94,7 @@ class ReduceLROnPlateau(LRScheduler):
         check_real("threshold", threshold, 0.0)
         check_count("cooldown", cooldown, 0)
         check_real("eps", eps, 0.0)
-        min_lrs = per_group("min_lr", min_lr, groups)
-        for lr in min_lrs:
-            check_real("min_lr", lr, 0.0)
+        min_lrs = numbers_per_group("min_lr", min_lr, groups)
         self._verbose = as_verbose(verbose)
         self.optimizer = optimizer
         self.mode = mode
@@ -105,7 +103,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.threshold = float(threshold)
         self.threshold_mode = threshold_mode
         self.cooldown = int(cooldown)
-        self.min_lrs = [as_float("min_lr", lr) for lr in min_lrs]
+        self.min_lrs = min_lrs
         self.eps = float(eps)
         self.last_epoch = 0
         self.best = math.inf if mode == "min" else -math.inf
@@ -127,7 +125,7 @@ class ReduceLROnPlateau(LRScheduler):
         """
         metric = as_float("metrics", metrics)
         epoch = as_epoch(epoch)
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             self._join_new_groups()
             self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
             if self._is_better(metric):

@@ -9,12 +9,10 @@ from adamax_optax.lr_scheduler import _curves
 from adamax_optax.lr_scheduler._base import (
     HasParamGroups,
     LRScheduler,
-    all_or_nothing,
     as_verbose,
     group_lrs,
     initial_lr,
     param_groups,
-    states_of,
 )
 from adamax_optax.lr_scheduler._plateau import ReduceLROnPlateau
 
@@ -51,9 +49,8 @@ class _CompositeLR(LRScheduler):
         return {**super().state_dict(), "_schedulers": states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore the attributes; see `LRScheduler.load_state_dict`."""
         schedulers = self._schedulers
-        states = states_of("_schedulers", state_dict, self)
+        states = self._states(state_dict, "_schedulers")
         if len(states) != len(schedulers):
             raise ValueError(
                 f"state_dict['_schedulers'] must have {len(schedulers)} states, one "
@@ -61,7 +58,7 @@ class _CompositeLR(LRScheduler):
             )
         # The parts of PyTorch's states have only what each of them set last.
         lrs = state_dict.get("_group_lrs", state_dict.get("_last_lr"))
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             for scheduler, state in zip(schedulers, states, strict=True):
                 if isinstance(state, Mapping) and lrs is not None:
                     state = {"_group_lrs": lrs, **state}
@@ -74,6 +71,13 @@ class _CompositeLR(LRScheduler):
     def _rewind(self) -> None:
         for scheduler in self._schedulers:
             scheduler._rewind()
+
+    def _start(self) -> None:
+        """Go to epoch 0, from the groups' initial learning rates."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = initial_lr(group)
+        self._rewind()
+        self._initial_step()
 
 
 class SequentialLR(_CompositeLR):
@@ -91,9 +95,8 @@ class SequentialLR(_CompositeLR):
       schedulers: The schedulers, all made on this optimizer.
       milestones: Epochs at which the second, third, … start: ints >= 0 that do not
         decrease, one fewer than there are schedulers.
-      last_epoch: Last finished epoch, an int >= -1; -1 (default) starts from the
-        beginning. Any other value resumes at ``last_epoch + 1``, with the schedulers
-        where the same number of steps would have brought them.
+      last_epoch: Last finished epoch, an int >= -1, default -1. The schedulers resume
+        as after ``last_epoch + 1`` steps.
       verbose: Ignored, as in PyTorch up to 2.6: the schedulers have their own.
 
     Raises:
@@ -103,16 +106,17 @@ class SequentialLR(_CompositeLR):
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
-      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.1)
-      >>> warmup = ao.lr_scheduler.ConstantLR(optimizer, factor=0.1, total_iters=2)
-      >>> decay = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.8)
+      >>> warmup = ao.lr_scheduler.ConstantLR(optimizer, 0.5, total_iters=2)
+      >>> decay = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
       >>> scheduler = ao.lr_scheduler.SequentialLR(optimizer, [warmup, decay], [2])
-      >>> lrs = []
-      >>> for _ in range(6):
+      >>> for _ in range(4):
+      ...     print(*scheduler.get_last_lr())
       ...     scheduler.step()
-      ...     lrs += scheduler.get_last_lr()
-      >>> print(*(f"{lr:.4g}" for lr in lrs))
-      0.01 0.1 0.09 0.081 0.0729 0.06561
+      0.4
+      0.4
+      0.8
+      0.4
 
     Differences: A nested `SequentialLR` acts as if its schedulers were in the outer
     list. In PyTorch and MindSpore it is one epoch off when it comes first, and raises
@@ -128,24 +132,21 @@ class SequentialLR(_CompositeLR):
         last_epoch: int = -1,
         verbose: bool | str = False,
     ) -> None:
-        groups = param_groups(optimizer)
+        param_groups(optimizer)  # raises if there are none
         _curves.check_sequence("schedulers", schedulers, milestones)
         check_int("last_epoch", last_epoch, -1, wrong_type=ValueError)
         self._verbose = as_verbose(verbose)
         self._take(optimizer, schedulers)
         self._milestones = [int(milestone) for milestone in milestones]
-        with all_or_nothing(self, groups):
-            for group in groups:
-                group["lr"] = initial_lr(group)
-            self._rewind()
-            self._initial_step()
+        with self._all_or_nothing():
+            self._start()
             for _ in range(last_epoch + 1):
                 self.step()
         self._note_made()
 
     def step(self) -> None:  # type: ignore[override]
         """Set the learning rates for the next epoch, with the scheduler in charge."""
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             epoch = self.last_epoch + 1
             scheduler, since = self._turn(epoch)
             if since == 0:
@@ -173,7 +174,7 @@ class SequentialLR(_CompositeLR):
         super()._rewind()
         self.last_epoch = -1
 
-    def _update_lr(self, epoch: Any = None) -> None:
+    def _update_lr(self, epoch: Any) -> None:
         # Called only by an outer SequentialLR, to start this one at its epoch 0.
         scheduler, since = self._turn(epoch)
         scheduler._update_lr(since)
@@ -199,16 +200,17 @@ class ChainedScheduler(_CompositeLR):
 
     Example:
       >>> import adamax_optax as ao, jax.numpy as jnp
-      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.05)
-      >>> warmup = ao.lr_scheduler.ConstantLR(optimizer, factor=0.1, total_iters=2)
-      >>> decay = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+      >>> optimizer = ao.Adamax(jnp.zeros(3), lr=0.8)
+      >>> warmup = ao.lr_scheduler.ConstantLR(optimizer, 0.5, total_iters=2)
+      >>> decay = ao.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
       >>> scheduler = ao.lr_scheduler.ChainedScheduler([warmup, decay])
-      >>> lrs = []
       >>> for _ in range(4):
-      ...     lrs += scheduler.get_last_lr()
+      ...     print(*scheduler.get_last_lr())
       ...     scheduler.step()
-      >>> print(*(f"{lr:.4g}" for lr in lrs))
-      0.005 0.0045 0.0405 0.03645
+      0.4
+      0.2
+      0.2
+      0.1
 
     Differences: MindSpore does not have this class. In a `SequentialLR` it starts from
     the initial learning rate when its turn comes; PyTorch's is one epoch off when it
@@ -216,9 +218,7 @@ class ChainedScheduler(_CompositeLR):
     """
 
     def __init__(
-        self,
-        schedulers: Sequence[LRScheduler],
-        optimizer: HasParamGroups | None = None,
+        self, schedulers: Sequence[LRScheduler], optimizer: HasParamGroups | None = None
     ) -> None:
         if len(schedulers) == 0:
             raise ValueError(f"schedulers must hold at least one, got {schedulers!r}.")
@@ -229,7 +229,7 @@ class ChainedScheduler(_CompositeLR):
 
     def step(self) -> None:  # type: ignore[override]
         """Step each scheduler once."""
-        with all_or_nothing(self, self.optimizer.param_groups):
+        with self._all_or_nothing():
             for scheduler in self._schedulers:
                 scheduler.step()
             self._last_lr = group_lrs(self.optimizer)
@@ -239,9 +239,6 @@ class ChainedScheduler(_CompositeLR):
             scheduler._initial_step()
         self._last_lr = group_lrs(self.optimizer)
 
-    def _update_lr(self, epoch: Any = None) -> None:
+    def _update_lr(self, epoch: Any) -> None:
         # Called only by a SequentialLR, to start this one at its epoch 0.
-        for group in self.optimizer.param_groups:
-            group["lr"] = initial_lr(group)
-        self._rewind()
-        self._initial_step()
+        self._start()

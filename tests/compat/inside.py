@@ -12,6 +12,8 @@ Program = _step.Program
 
 # Parameters of up to SMALL elements are stacked, up to STACK of one shape.
 SMALL, STACK = _stacks.SMALL, _stacks.LEAVES
+# Of the others, those of up to JOINED elements are joined, up to STACK of one group.
+JOINED = _plan.JOINED
 
 
 def shared(optimizer: ao.Adamax) -> list[tuple[int, ...]]:
