@@ -9,7 +9,6 @@ import numpy as np
 
 
 def is_array(x: Any) -> bool:
-    """Return whether `x` is a JAX or NumPy array, or a NumPy scalar."""
     return isinstance(x, jax.Array | np.ndarray | np.generic)
 
 
@@ -32,12 +31,9 @@ def to_numpy(value: Any) -> np.ndarray:
 def whole_number(value: Any) -> int:
     """Return a step count as an int; raise `ValueError` if it is not one."""
     count = to_numpy(value)
-    is_number = count.size == 1 and (
-        jnp.issubdtype(count.dtype, jnp.integer)
-        or jnp.issubdtype(count.dtype, jnp.floating)
-    )
+    is_number = jnp.issubdtype(count.dtype, jnp.number) and np.isrealobj(count)
     # Written so that a NaN fails.
-    if not (is_number and 0 <= count < math.inf and count % 1 == 0):
+    if not (count.size == 1 and is_number and 0 <= count < math.inf and count % 1 == 0):
         raise ValueError(f"must be one whole number of at least 0, got {value!r}")
     return int(count.reshape(()))
 
@@ -45,13 +41,9 @@ def whole_number(value: Any) -> int:
 def cast_like(template: Any, array: Any) -> Any:
     """Return a NumPy or JAX array in the form, dtype and sharding of a moment.
 
-    Args:
-      template: An array; the pair of real arrays that Optax makes of a complex one; or
-        either in a container that is a tree, such as an `nnx.Variable`.
-      array: The array.
-
-    Raises:
-      ValueError: If the shape or the kind of dtype does not fit.
+    The moment is an array; the pair of real arrays that Optax makes of a complex one;
+    or either in a container that is a tree, such as an `nnx.Variable`. Raise
+    `ValueError` if the shape or the kind of dtype does not fit.
     """
     leaves, treedef = jax.tree.flatten(template)
     shape, is_pair = leaves[0].shape, len(leaves) == 2
@@ -91,5 +83,4 @@ def joined(value: Any) -> jax.Array:
 
 
 def copied(value: Any) -> jax.Array:
-    """Return a copy of a moment as one array."""
     return jnp.copy(joined(value))

@@ -35,15 +35,10 @@ _CALLS = frozenset(
 def mixing_operation(jaxpr: Jaxpr, marked: Sequence[bool]) -> str | None:
     """Return the name of an operation that mixes elements, or `None`.
 
-    An elementwise operation returns arrays of its operands' shape. So this follows
-    arrays through the function, to the first operation that changes their shape.
-
-    Args:
-      jaxpr: The traced function.
-      marked: Which of its inputs are the arrays to follow.
+    An elementwise operation returns arrays of its operands' shape. So this follows the
+    `marked` inputs through the function, to the first operation that changes a shape.
     """
-    name, _ = _follow(jaxpr, marked)
-    return name
+    return _follow(jaxpr, marked)[0]
 
 
 def _follow(jaxpr: Jaxpr, marked: Sequence[bool]) -> tuple[str | None, list[bool]]:

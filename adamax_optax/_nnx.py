@@ -21,7 +21,6 @@ def is_node(x: Any) -> bool:
 
 
 def is_variable(x: Any) -> bool:
-    """Return whether `x` is an NNX variable."""
     return is_node(x) and not isinstance(x, sys.modules["flax.nnx"].Module)
 
 
@@ -45,14 +44,12 @@ def parts(module: Any, other: Any) -> dict[int, Any]:
 
 # Flax 0.11 has only the property `value`, which 0.12 deprecated.
 def get(variable: Any) -> Any:
-    """Return the array in a variable."""
     if hasattr(variable, "get_value"):
         return variable.get_value()
     return variable.value
 
 
 def put(variable: Any, array: Any) -> None:
-    """Replace the array in a variable."""
     if hasattr(variable, "set_value"):
         variable.set_value(array)
     else:
@@ -77,11 +74,7 @@ def slot_of(variable: Any) -> str | None:
 
 
 class Structure:
-    """The places in modules that lead to their `nnx.Param`.
-
-    Args:
-      params: A tree of modules and variables.
-    """
+    """The places that lead from a tree of modules and variables to each `nnx.Param`."""
 
     def __init__(self, params: Any) -> None:
         self._sizes = [(params, len(params))] if hasattr(params, "__len__") else []

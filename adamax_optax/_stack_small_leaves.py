@@ -11,12 +11,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from adamax_optax._checks import check_fit, check_transformation, leaf_name, pairs
 from adamax_optax._elementwise import mixing_operation
-from adamax_optax._stacks import (
-    StackedLeaves,
-    StackLayout,
-    check_shapes,
-    layout_of,
-)
+from adamax_optax._stacks import StackedLeaves, StackLayout, check_shapes, layout_of
 from adamax_optax.moments import (
     ScaleByReducedInfinityNormState,
     check_state,
@@ -147,9 +142,8 @@ def unstack_state(opt_state: optax.OptState, params: optax.Params) -> optax.OptS
         if not _is_stacked(node):
             return node
         # Each leaf gets the scale and the bound of its stack.
-        packed = node.codes[0]
-        numbered = _numbered(packed)
-        of_leaf = layout_of(packed, params)[0].unpack(numbered, row=lambda x, i: x)
+        layout, _ = layout_of(node.codes[0], params)
+        of_leaf = layout.unpack(_numbered(node.codes[0]), row=lambda x, i: x)
         return _take(node, jax.tree.leaves(of_leaf), tuple(map(unstack, node.codes)))
 
     return jax.tree.map(unstack, opt_state, is_leaf=_is_stacked)

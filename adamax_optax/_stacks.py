@@ -1,5 +1,6 @@
 """Which leaves of a tree are stacked, and what the tree looks like then."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -21,13 +22,10 @@ STACK = 131_072
 
 
 def stacks_of(keys: Iterable[tuple[Any, ...] | None]) -> list[list[int]]:
-    """Divide leaves into stacks of small leaves with equal keys; others are alone.
+    """Return the numbers of the leaves in each stack; other leaves are stacks of one.
 
-    Args:
-      keys: For each leaf, a tuple that begins with its shape; `None` to leave it alone.
-
-    Returns:
-      The numbers of the leaves in each stack.
+    Small leaves with equal keys are stacked. A key is a tuple that begins with the
+    leaf's shape, or `None` to leave the leaf alone.
     """
     alike: dict[Any, list[int]] = {}
     for k, key in enumerate(keys):
@@ -59,8 +57,6 @@ class StackedLeaves(NamedTuple):
 
 
 def has_stacks(opt_state: Any) -> bool:
-    """Return whether a state has leaves in stacks."""
-
     def is_stacked(x):
         return isinstance(x, StackedLeaves)
 
@@ -75,15 +71,13 @@ class StackLayout:
 
     Args:
       tree: The parameters, or gradients of the same dtypes.
-
-    Attributes:
-      stacks: The numbers of the leaves in each stack.
     """
 
     def __init__(self, tree: Any) -> None:
         self._treedef: Any
         self._leaves, self._treedef = jax.tree_util.tree_flatten_with_path(tree)
         divided = stacks_of(_key(leaf) for _, leaf in self._leaves)
+        # The numbers of the leaves in each stack.
         self.stacks = [numbers for numbers in divided if len(numbers) > 1]
 
     def check_places(self) -> None:
@@ -101,17 +95,14 @@ class StackLayout:
                     )
 
     def pack(self, tree: Any, join: Callable[[list[Any]], Any] = jnp.stack) -> Any:
-        """Return a tree with its leaves stacked.
+        """Return a tree with its leaves stacked by `join`.
 
-        Args:
-          tree: A tree of the layout's structure; a leaf may be a subtree or `None`.
-          join: Makes a stack of leaves.
+        The tree has the layout's structure; a leaf may be a subtree or `None`.
         """
         leaves = self._treedef.flatten_up_to(tree)
         stacks = tuple(join([leaves[k] for k in numbers]) for numbers in self.stacks)
-        for numbers in self.stacks:
-            for k in numbers:
-                leaves[k] = InStack()
+        for k in itertools.chain(*self.stacks):
+            leaves[k] = InStack()
         return StackedLeaves(stacks, self._treedef.unflatten(leaves))
 
     def unpack(self, packed: Any, row: Callable[[Any, int], Any] | None = None) -> Any:
@@ -125,15 +116,10 @@ class StackLayout:
 
 
 def layout_of(packed: StackedLeaves, params: Any) -> tuple[StackLayout, Any]:
-    """Return the layout of a packed tree, and the parameters that it was made for.
+    """Return the layout of a packed tree, and those of `params` that it was made for.
 
-    Args:
-      packed: The tree. It has `optax.MaskedNode` where `optax.masked` or
-        `optax.partition` left parameters out.
-      params: All parameters.
-
-    Raises:
-      ValueError: If the tree was made for other parameters.
+    The tree has `optax.MaskedNode` where `optax.masked` or `optax.partition` left
+    parameters out. Raise `ValueError` if it was made for others than `params`.
     """
 
     def is_place(x):
@@ -155,10 +141,7 @@ def layout_of(packed: StackedLeaves, params: Any) -> tuple[StackLayout, Any]:
 def check_shapes(packed: StackedLeaves, like: StackedLeaves, misfit: str) -> Any:
     """Return a packed tree, or raise `ValueError` unless it has the shapes of `like`.
 
-    Args:
-      packed: The tree; a leaf may be a subtree of arrays of its shape.
-      like: The tree that it must fit.
-      misfit: What to say if it does not.
+    A leaf may be a subtree of arrays of its shape. The message begins with `misfit`.
     """
     treedef: Any
     leaves, treedef = jax.tree.flatten(like)

@@ -22,21 +22,14 @@ STEPS_TAKEN = "steps_taken"
 
 
 class Entry(NamedTuple):
-    """The state of one parameter, in any library.
+    """The state of one parameter, in any library."""
 
-    Attributes:
-      step: The number of steps taken.
-      mu: The paper's m.
-      nu: The paper's u.
-    """
-
-    step: int
-    mu: Any
-    nu: Any
+    step: int  # the number of steps taken
+    mu: Any  # the paper's m
+    nu: Any  # the paper's u
 
 
 def is_state_dict(x: Any) -> bool:
-    """Return whether `x` has the keys of a state dict."""
     return isinstance(x, Mapping) and {"state", "param_groups"} <= set(x)
 
 
@@ -78,8 +71,8 @@ def keys_and_names(group: Mapping[str, Any]) -> tuple[list[Any], list[str] | Non
     """Return the keys of the parameters in a saved group, and their names.
 
     Keys are numbers, and names exist if the optimizer was given `named_parameters`. In
-    PyTorch's distributed state dicts the keys are the names. Names
-    that are only numbers, as in a `torch.nn.ParameterList`, are returned as `None`.
+    PyTorch's distributed state dicts the keys are the names. Names that are only
+    numbers, as in a `torch.nn.ParameterList`, are returned as `None`.
     """
     keys = list(map(number_of, group["params"]))
     names = list(map(_text, group.get("param_names") or ()))
@@ -111,10 +104,7 @@ def read_entries(
 ) -> dict[Any, Entry]:
     """Return the entries in a state dict, by the keys of their parameters.
 
-    Args:
-      state_dict: The state dict.
-      label: Returns how messages refer to a parameter.
-      problems: Problems are added here.
+    Messages, which are added to `problems`, refer to a parameter by `label(key)`.
     """
     saved = {number_of(key): entry for key, entry in state_dict["state"].items()}
     keys = set(parameters(state_dict)[0])

@@ -20,28 +20,20 @@ class Matcher:
     """
 
     def __init__(
-        self,
-        paths: Sequence[Path],
-        owned: Callable[[], Sequence[Any]],
+        self, paths: Sequence[Path], owned: Callable[[], Sequence[Any]]
     ) -> None:
         self._paths = paths
         self._owned = owned
-        self._last: tuple[Any, Any] | None = None
-        self._numbers: list[int] = []
-        self._picked: list[int] | None = None
+        # Of the last step: the structure of the gradients, their module, the numbers of
+        # the parameters, and which gradients these have, `None` if all in order.
+        self._last: tuple[Any, Any, list[int], list[int] | None] | None = None
 
     def match(self, gradients: Any, module: Any) -> tuple[list[int], list[Any]]:
         """Return the numbers of the parameters that have a gradient, and the gradients.
 
-        Args:
-          gradients: A tree with the structure of the parameters, or a flat sequence
-            in their order. `None`, for a leaf or a subtree, is no gradient.
-          module: The module whose gradients they are; `None` if they have the
-            structure of the parameters.
-
-        Raises:
-          ValueError: If neither fits, naming the first parameter without a gradient or
-            the first gradient without a parameter.
+        Both are in the order of the parameters. The arguments are those of
+        `Adamax.step`. Raise `ValueError` if they do not fit, naming the first parameter
+        without gradient or gradient without parameter.
         """
         if gradients is None or isinstance(gradients, Iterator):
             raise _no_gradients(gradients)
@@ -51,14 +43,13 @@ class Matcher:
         last = self._last
         if last is None or treedef != last[0] or module is not last[1]:
             found = self._find(gradients, module)
-            self._numbers = [k for k in found if k is not None]
-            everything = len(self._numbers) == len(found)
-            picked = [i for i, k in enumerate(found) if k is not None]
-            self._picked = None if everything else picked
-            self._last = treedef, module
-        if self._picked is not None:
-            leaves = [leaves[i] for i in self._picked]
-        return self._numbers, leaves
+            own = {k: i for i, k in enumerate(found) if k is not None}
+            numbers = sorted(own)
+            order = [own[k] for k in numbers]
+            picked = None if order == list(range(len(found))) else order
+            last = self._last = treedef, module, numbers, picked
+        _, _, numbers, picked = last
+        return numbers, leaves if picked is None else [leaves[i] for i in picked]
 
     def _find(self, gradients, module):
         """Return the number of each gradient's parameter; `None` if it has none."""
@@ -88,15 +79,15 @@ class Matcher:
         paths = {}
         if _nnx.is_node(module):
             paths = {id(v): names(path) for path, v in _nnx.variables_of(module)}
-        variables = self._owned()
-        for path, variable in zip(self._paths, variables, strict=True):
+        owned = self._owned()
+        for path, variable in zip(self._paths, owned, strict=True):
             if id(variable) not in paths:
                 raise ValueError(
                     "module must be an nnx.Module with all parameters, but "
                     f"{label(path)} is not one of its nnx.Param; got "
                     f"{type(module).__name__}."
                 )
-        return [paths[id(variable)] for variable in variables]
+        return [paths[id(variable)] for variable in owned]
 
     def _misfit(self, what):
         return ValueError(

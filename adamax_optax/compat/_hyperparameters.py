@@ -16,15 +16,11 @@ _ARGUMENTS = ("learning_rate", "b1", "b2", "eps", "weight_decay", "maximize")
 _PLAIN = frozenset((bool, float, int, type(None)))
 
 
-def check(
-    group: Mapping[str, Any], dtype: Any = np.float32, *, look: bool = False
-) -> None:
-    """Raise `ValueError` unless a group's hyperparameters are in range.
+def check(group: Mapping[str, Any], dtype: Any, *, look: bool) -> None:
+    """Raise `ValueError` unless a group has all hyperparameters, and in range.
 
-    Args:
-      group: A mapping with all hyperparameters; other keys are ignored.
-      dtype: The dtype in which they are used, where a rate just below 1 may be 1.
-      look: Whether to check the values of JAX arrays too, which waits for them.
+    They are used in `dtype`, where a rate just below 1 may be 1. With `look`, the
+    values of JAX arrays are checked too, which waits for them.
     """
     names = ("lr", "betas", "eps", "weight_decay", "maximize")
     if missing := [name for name in names if name not in group]:
@@ -68,18 +64,15 @@ def to_functional(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pack(groups: Sequence[Mapping[str, Any]], place: Any) -> tuple[jax.Array, ...]:
-    """Pack the result of `to_functional` for each group, as a compiled step takes it.
+    """Return an array of `_ARGUMENTS` for each group, on the devices of `place`.
 
     New values, of any type, need no recompilation, and one array for a group costs less
-    to pass than many. No step waits for the values of JAX arrays.
-
-    Returns:
-      For each group, an array on the devices of `place`, of shape (arguments,). (XLA
-      would compile a program of its own for each row of a common array.)
+    to pass than many. (XLA would compile a program of its own for each row of a common
+    array.) No step waits for the values of JAX arrays.
     """
     table = np.zeros((len(groups), len(_ARGUMENTS)), jnp.result_type(float))
     unknown = []
-    for i, group in enumerate(groups):
+    for i, group in enumerate(map(to_functional, groups)):
         for j, name in enumerate(_ARGUMENTS):
             if isinstance(group[name], jax.Array):
                 unknown.append((i, j, group[name]))
@@ -105,7 +98,7 @@ def kind(group: Mapping[str, Any]) -> tuple[Any, bool, bool]:
 
 
 def unpack(row: Any) -> dict[str, Any]:
-    """Return the arguments of one group from its array."""
+    """Return the arguments of one group from its array in `pack`."""
     arguments = dict(zip(_ARGUMENTS, row, strict=True))
     return {**arguments, "maximize": arguments["maximize"] != 0}
 

@@ -13,7 +13,7 @@ from adamax_optax.compat._plan import Spec, sharding_of
 
 
 class Layout:
-    """Access to the parameters of all groups, numbered from 0 through the groups.
+    """Access to the parameters of all groups, numbered from 0.
 
     Args:
       groups: The dicts of the groups, with all hyperparameters.
@@ -22,13 +22,11 @@ class Layout:
 
     Attributes:
       sizes: The number of parameters in each group.
-      group_of: For each parameter, the number of its group.
-      paths: The path of each parameter, beginning with its group's if `grouped`.
-      shapes: The shape of each parameter.
+      group_of, paths, shapes: For each parameter, the number of its group, its path,
+        which begins with its group's if `grouped`, and its shape.
       owners, slots: The variables of NNX in which a step stores new arrays itself, and
         the attributes for them.
       in_trees: For each parameter, whether it has no such owner.
-      matcher: Matches gradients with the parameters.
     """
 
     def __init__(
@@ -65,10 +63,7 @@ class Layout:
     def specs(
         self, params: Sequence[Any], kinds: Sequence[tuple[Any, bool, bool]]
     ) -> tuple[Spec, ...]:
-        """Return the specs of parameters with these arrays.
-
-        `kinds` has the `_hyperparameters.kind` of each group.
-        """
+        """Return the specs of arrays; `kinds` has `_hyperparameters.kind` by group."""
         return tuple(
             Spec(array.shape, array.dtype, sharding_of(array), i, *kinds[i], in_tree)
             for array, i, in_tree in zip(
@@ -95,12 +90,7 @@ class Layout:
     def check(
         self, groups: Sequence[dict[str, Any]] | None = None, *, look: bool = False
     ) -> None:
-        """Raise `ValueError` unless the hyperparameters of all groups are in range.
-
-        Args:
-          groups: The groups with other hyperparameters; by default as they are.
-          look: As in `_hyperparameters.check`.
-        """
+        """Check the hyperparameters of the groups, or of others in their place."""
         for own, group in zip(self.found, groups or self.groups, strict=True):
             dtype = _precision(own.read(_params(group)))
             _hyperparameters.check(group, dtype, look=look)
@@ -115,10 +105,6 @@ def arrange(
     """Return the layout of groups, some of which may be in an old layout.
 
     The others are checked, and get the defaults of the hyperparameters that they lack.
-
-    Raises:
-      ValueError: If a group is not a dict with parameters, a hyperparameter is out of
-        range, or a parameter is in two groups.
     """
     known = (
         {} if old is None else dict(zip(map(id, old.groups), old.found, strict=True))
@@ -153,7 +139,6 @@ def _refuse_shared(found: Sequence[_parameters.Parameters], trees: Sequence[Any]
 
 
 def are_groups(params: Any) -> bool:
-    """Return whether `params` is a list of groups."""
     return (
         isinstance(params, list | tuple)
         and len(params) > 0
@@ -162,7 +147,6 @@ def are_groups(params: Any) -> bool:
 
 
 def check_group(group: Any) -> None:
-    """Raise `ValueError` unless `group` is a dict with parameters."""
     if not isinstance(group, Mapping) or "params" not in group:
         raise ValueError(
             f"A parameter group must be a dict with 'params', got {group!r}."

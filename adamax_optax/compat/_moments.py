@@ -23,39 +23,29 @@ from adamax_optax.moments import (
     ScaleByInfinityNormState,
     cast_state,
     is_moments,
-    map_moments,
     restore_codes,
     state_dtype_of,
 )
 
 
 class ParamState(NamedTuple):
-    """The state of one parameter.
+    """The state of one parameter."""
 
-    Attributes:
-      moments: The functional state of its moments, as for a list of one array (for a
-        complex parameter: Optax's pair of arrays).
-      count: Its number of steps, a Python int.
-    """
-
+    # Its functional state, as for a list of one array (for a complex parameter: Optax's
+    # pair of arrays).
     moments: Moments
-    # Hides the method `tuple.count`.
+    # Its number of steps. Hides the method `tuple.count`.
     count: int  # type: ignore[assignment]
 
 
 class Coding(NamedTuple):
-    """The numbers beside the codes of reduced moments; in `Packed`, by parameter.
+    """The numbers beside the codes of reduced moments; in `Packed`, by parameter."""
 
-    Attributes:
-      scale: Float32, shape (parameters, 1), or (parameters, 2) if any is complex. Not
-        used where each row has its own.
-      bound: The same.
-      key: Uint32, shape (parameters,).
-    """
-
+    # Float32, shape (parameters, 1), or (parameters, 2) if any is complex. Not used
+    # where each row has its own.
     scale: Any
-    bound: Any
-    key: Any
+    bound: Any  # the same
+    key: Any  # uint32, shape (parameters,)
 
 
 class Packed(NamedTuple):
@@ -176,14 +166,8 @@ def restored(
 
 
 def moments_in(state: optax.OptState) -> Moments:
-    """Return the moments in a functional state."""
     (found,) = filter(is_moments, jax.tree.leaves(state, is_leaf=is_moments))
     return found
-
-
-def with_moments(state: optax.OptState, moments: Moments) -> optax.OptState:
-    """Return a functional state with these moments."""
-    return map_moments(lambda _: moments, state)
 
 
 def columns(moments: Any) -> Any:
@@ -232,12 +216,8 @@ def pack(
         return Packed(tuple(moments), counts, None)
     width = 2 if any(jnp.issubdtype(s.dtype, jnp.complexfloating) for s in specs) else 1
     codings = [_row_of(state.moments, width) for state in ordered]
-    scales, bounds, keys = zip(*codings, strict=True)
-    coding = (
-        vector(scales, np.float32),
-        vector(bounds, np.float32),
-        vector(keys, np.uint32),
-    )
+    dtypes = np.float32, np.float32, np.uint32
+    coding = tuple(map(vector, zip(*codings, strict=True), dtypes))
     return Packed(tuple(moments), counts, coding)
 
 
@@ -258,8 +238,7 @@ def unpack(packed: Packed, specs: Sequence[Spec]) -> list[ParamState]:
             row = piece.start + i
             moments = with_columns(form, leaves)
             if specs[k].state_dtype is not None:
-                own = Coding(*(x[row] for x in coding))
-                numbers = jax.tree.map(put_like, packed.coding, tuple(own))
+                numbers = map(put_like, packed.coding, [x[row] for x in coding])
                 moments = with_coding(moments, Coding(*numbers))
             states[k] = ParamState(moments, int(counts[row]))
     return [states[k] for k in range(len(specs))]

@@ -27,22 +27,6 @@ from adamax_optax.compat._layout import Layout, are_groups, arrange, check_group
 from adamax_optax.compat._plan import on_cpu
 from adamax_optax.compat._step import Outdated, Program, at_once, program_of
 
-# Not pickled: made again from the groups and the states of their parameters.
-_REBUILT = (
-    "_busy",
-    "_groups",
-    "_hyper",
-    "_kinds",
-    "_layout",
-    "_lock",
-    "_mask",
-    "_place",
-    "_program",
-    "_published",
-    "_state",
-    "_weak",
-)
-
 
 def _outside_trace(method: Any) -> Any:
     """Let a method make concrete arrays even while its caller is traced."""
@@ -58,11 +42,10 @@ def _outside_trace(method: Any) -> Any:
 class Adamax:
     """Adamax with the interface and the results of MindSpore's and PyTorch's classes.
 
-    It takes the arguments of `mindspore.experimental.optim.Adamax` and
-    `torch.optim.Adamax`, and holds parameters and state, so a training loop can be
-    ported line by line. `adamax_optax.adamax` does the arithmetic and documents the
-    equations. See ``docs/porting.md`` for a guide and every difference from both
-    libraries.
+    It holds parameters and state, so a training loop can be ported line by line from
+    `mindspore.experimental.optim.Adamax` or `torch.optim.Adamax`. `adamax_optax.adamax`
+    does the arithmetic and documents the equations. See ``docs/porting.md`` for a guide
+    and every difference from both libraries.
 
     Args:
       params: A tree of arrays; an `nnx.Module`, whose `nnx.Param` are optimized, or a
@@ -113,7 +96,7 @@ class Adamax:
       )
     """
 
-    # Set by `_install`, all together.
+    # Set by `_install`, all together, and not pickled.
     _hyper: tuple[Any, Any]  # the hyperparameters of the last step, and their arrays
     _kinds: list[tuple[Any, bool, bool]]  # of each group, what the step is compiled for
     _layout: Layout
@@ -140,13 +123,9 @@ class Adamax:
     ) -> None:
         _check_pytorch_options(foreach, capturable, differentiable, fused)
         check_flag("donate", donate)
-        self.defaults: dict[str, Any] = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
+        self.defaults: dict[str, Any] = dict(
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize
+        )
         # Groups are checked in their own precision.
         _hyperparameters.check(self.defaults, np.float64, look=True)
         self._donate = bool(donate)
@@ -329,9 +308,9 @@ class Adamax:
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             layout = self._refreshed()
-            kept = {k: v for k, v in vars(self).items() if k not in _REBUILT}
+            rebuilt = {"_busy", "_groups", "_lock", "_weak", *Adamax.__annotations__}
             return {
-                **kept,
+                **{k: v for k, v in vars(self).items() if k not in rebuilt},
                 "groups": self._groups,
                 "grouped": layout.grouped,
                 "states": self._states(),
@@ -467,7 +446,9 @@ class Adamax:
             if self._kinds_changed():
                 check()
                 self._install(self._layout, self._states())
-            self._hyper = found, self._packed()
+            with jax.ensure_compile_time_eval():
+                table = _hyperparameters.pack(self._layout.groups, self._place)
+            self._hyper = found, table
         return self._hyper[1]
 
     def _kinds_changed(self) -> bool:
@@ -479,11 +460,6 @@ class Adamax:
         numbers, leaves = layout.matcher.match(gradients, module)
         for k, leaf in zip(numbers, leaves, strict=True):
             _gradients.check(leaf, params[k], layout.paths[k])
-
-    @_outside_trace
-    def _packed(self) -> tuple[jax.Array, ...]:
-        functional = list(map(_hyperparameters.to_functional, self._layout.groups))
-        return _hyperparameters.pack(functional, self._place)
 
     def _take(
         self, numbers: Sequence[int], leaves: list[Any], table: tuple[jax.Array, ...]
@@ -503,8 +479,6 @@ class Adamax:
         if len(numbers) < len(params):
             gradients = self._filled(numbers, leaves, params)
             stepping = self._stepping(numbers)
-        elif numbers != sorted(numbers):
-            gradients = [leaf for _, leaf in sorted(zip(numbers, leaves, strict=True))]
         try:
             self._run(params, gradients, table, stepping)
         except Outdated:

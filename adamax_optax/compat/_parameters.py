@@ -1,7 +1,7 @@
 """The parameters of a group: a tree of arrays, or variables of Flax NNX."""
 
 from collections.abc import ItemsView, Iterator, Sequence, ValuesView
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from adamax_optax._arrays import is_array
 Path = tuple[str, ...]
 
 
-class Parameters(Protocol):
-    """Access to the parameters of a group.
+class ArrayTree:
+    """A tree of arrays, rebuilt at each step because JAX arrays are immutable.
 
     Attributes:
       paths: The path of each parameter, in order.
@@ -23,23 +23,6 @@ class Parameters(Protocol):
         new array; `None` if the array must be put there by `write`.
     """
 
-    paths: list[Path]
-    shapes: list[tuple[int, ...]]
-    owners: list[tuple[Any, str] | None]
-
-    def read(self, params: Any) -> list[Any]:
-        """Return the arrays in the group's `params`, which must have its structure."""
-
-    def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        """Return the group's `params` with new arrays for those without an owner."""
-
-    def owned(self, params: Any) -> list[Any]:
-        """Return the objects that no other group may have."""
-
-
-class ArrayTree:
-    """A tree of arrays, rebuilt at each step because JAX arrays are immutable."""
-
     def __init__(self, leaves: dict[Path, Any], treedef: Any) -> None:
         self.paths = list(leaves)
         self.shapes = _checked_shapes(self.paths, leaves.values())
@@ -47,6 +30,7 @@ class ArrayTree:
         self._treedef = treedef
 
     def read(self, params: Any) -> list[Any]:
+        """Return the arrays in the group's `params`, which must have its structure."""
         try:
             return self._treedef.flatten_up_to(params)
         except ValueError as error:
@@ -55,15 +39,16 @@ class ArrayTree:
             ) from error
 
     def write(self, params: Any, arrays: Sequence[Any]) -> Any:
-        del params
+        """Return the group's `params` with new arrays for those without an owner."""
         return jax.tree.unflatten(self._treedef, arrays)
 
     def owned(self, params: Any) -> list[Any]:
+        """Return the objects that no other group may have."""
         return self.read(params)
 
 
 class Variables:
-    """NNX variables, updated in place.
+    """NNX variables, updated in place, with the attributes and methods of `ArrayTree`.
 
     A variable that appears in several places is one parameter, at the first of them, as
     in `nnx.state` and `nnx.grad`.
@@ -107,8 +92,10 @@ class Variables:
         return params
 
     def owned(self, params: Any) -> list[Any]:
-        del params
         return self._variables
+
+
+Parameters = ArrayTree | Variables
 
 
 def listed(params: Any) -> tuple[Any, dict[str, Any]]:

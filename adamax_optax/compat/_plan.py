@@ -20,55 +20,39 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from adamax_optax._stacks import LEAVES, stacks_of
 
-_ONE_DEVICE = jax.sharding.SingleDeviceSharding
 # Parameters of up to this many elements are joined. Each element gets its own step
 # count, so joining larger ones costs more than passing fewer arrays saves.
 JOINED = 4096
 
 
 class Spec(NamedTuple):
-    """Static facts about a parameter.
-
-    Attributes:
-      shape: Its shape.
-      dtype: Its dtype.
-      sharding: Its sharding, if it is on a mesh.
-      group: The number of its group.
-      state_dtype: The `state_dtype` of its moments, as a dtype.
-      decays: Whether its group has a weight decay. Without one, the program need not
-        read the parameters to update the moments.
-      lazy_rows: Whether rows without gradient stay as they are.
-      in_tree: Whether the array is in a tree; if not, a step stores the new one in a
-        variable of NNX itself.
-    """
+    """Static facts about a parameter."""
 
     shape: tuple[int, ...]
     dtype: Any
-    sharding: Any
-    group: int
-    state_dtype: Any
+    sharding: Any  # if it is on a mesh, and else `None`
+    group: int  # the number of its group
+    state_dtype: Any  # that of its moments, as a dtype
+    # Whether its group has a weight decay. Without one, the program need not read the
+    # parameters to update the moments.
     decays: bool
-    lazy_rows: bool
+    lazy_rows: bool  # whether rows without gradient stay as they are
+    # Whether the array is in a tree; if not, a step stores the new one in a variable of
+    # NNX itself.
     in_tree: bool
 
 
 class Piece(NamedTuple):
-    """Parameters whose moments are kept and stepped together.
-
-    Attributes:
-      numbers: The numbers of the parameters.
-      shapes: The shape of each.
-      start: The number of parameters in the pieces before it.
-      joined: Whether their arrays are joined end to end, instead of stacked.
-    """
+    """Parameters whose moments are kept and stepped together."""
 
     numbers: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    start: int
-    joined: bool
+    shapes: tuple[tuple[int, ...], ...]  # the shape of each
+    start: int  # the number of parameters in the pieces before it
+    joined: bool  # whether their arrays are joined end to end, instead of stacked
 
     def share(self, arrays: Sequence[Any], xp: Any = jnp) -> Any:
         """Return one array with those of all parameters; `xp` may be NumPy."""
@@ -144,4 +128,4 @@ def on_cpu(arrays: Sequence[Any]) -> bool:
 def sharding_of(array: Any) -> Any:
     """Return an array's sharding if it is on a mesh, and else `None`."""
     sharding = getattr(array, "sharding", None)
-    return None if isinstance(sharding, _ONE_DEVICE | None) else sharding
+    return None if isinstance(sharding, SingleDeviceSharding | None) else sharding

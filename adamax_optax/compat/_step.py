@@ -25,6 +25,7 @@ from adamax_optax._dtypes import compute_dtype
 from adamax_optax._sharding import place_beside
 from adamax_optax.compat import _hyperparameters, _moments
 from adamax_optax.compat._plan import Spec, pieces_of
+from adamax_optax.moments import map_moments
 
 # Consumes an iterator in C.
 _exhaust = collections.deque[Any](maxlen=0).extend
@@ -117,9 +118,7 @@ class Program:
             return self._step(packed, params, gradients, table, stepping)
 
         compiled = functools.partial(
-            jax.jit,
-            out_shardings=self._shardings(),
-            compiler_options=self._options,
+            jax.jit, out_shardings=self._shardings(), compiler_options=self._options
         )
         self._overwriting = compiled(step, donate_argnums=0)
         # `jax_debug_nans` looks at the results in Python, and runs the step again to
@@ -182,10 +181,8 @@ class Program:
         first = [self.specs[piece.numbers[0]] for piece in self._pieces]
         moments = tuple(map(_moments.shardings, first))
         coding = (beside,) * 3 if self._reduced else None
-        trees, in_place = (
-            tuple(self.specs[k].sharding for k in numbers)
-            for numbers in (self._trees, self._in_place)
-        )
+        trees = tuple(self.specs[k].sharding for k in self._trees)
+        in_place = (self.specs[k].sharding for k in self._in_place)
         return (((moments, beside, coding), trees), *in_place)
 
     def mask(self, numbers: Collection[int], place: Any) -> jax.Array:
@@ -292,19 +289,12 @@ def _step_piece(
 
 
 class _Row(NamedTuple):
-    """The inputs of a step of one parameter, beside its arrays.
+    """The inputs of a step of one parameter, beside its arrays."""
 
-    Attributes:
-      hyperparameters: Those of its group, from `_hyperparameters.pack`.
-      counts: Its number of steps.
-      coding: Its `Coding`, or `None`.
-      stepping: Whether it takes a step; `None` if all do.
-    """
-
-    hyperparameters: Any
-    counts: Any
-    coding: Any
-    stepping: Any
+    hyperparameters: Any  # those of its group, from `_hyperparameters.pack`
+    counts: Any  # its number of steps
+    coding: Any  # its `Coding`, or `None`
+    stepping: Any  # whether it takes a step; `None` if all do
 
 
 def _step_one(state_dtype, decays, lazy, leaves, row, param, gradient):
@@ -322,7 +312,7 @@ def _step_one(state_dtype, decays, lazy, leaves, row, param, gradient):
         arguments["weight_decay"] = 0.0
     old = [jnp.asarray(param, dtype)]
     tx = _moments.transformation(arguments, state_dtype, lazy, old)
-    state = _moments.with_moments(tx.init([]), moments)
+    state = map_moments(lambda _: moments, tx.init([]))
     state = optax.tree_utils.tree_set(state, count=row.counts)
     updates, state = tx.update([gradient], state, old)
     moments = _moments.moments_in(state)

@@ -178,6 +178,42 @@ def test_garbage_collection_stays_as_it_is():
         gc.enable()
 
 
+def test_an_interruption_while_gradients_are_matched():
+    """The next step matches its own gradients, not those of the interrupted one."""
+    params = [jnp.ones(3), jnp.ones(3)]
+    whole, part = params, [None, jnp.ones(3)]
+    optimizer = ao.Adamax(params, lr=0.5)
+    expected = [np.stack(optimizer(whole)) for _ in range(2)]
+    tracing = sys.gettrace()
+
+    def interrupted_at(n):
+        lines = iter(range(n))
+
+        def trace(frame, event, _):
+            if frame.f_code.co_name != "match":
+                return None
+            if event == "line" and next(lines, None) is None:
+                raise Interrupt
+            return trace
+
+        optimizer = ao.Adamax(params, lr=0.5)
+        optimizer(whole)
+        try:
+            sys.settrace(trace)
+            optimizer(part)
+        except Interrupt:
+            return optimizer
+        finally:
+            sys.settrace(tracing)
+        return None
+
+    seen = 0
+    while optimizer := interrupted_at(seen):
+        np.testing.assert_array_equal(np.stack(optimizer(whole)), expected[1])
+        seen += 1
+    assert seen > 5
+
+
 class Timeout(ValueError):
     pass
 
