@@ -307,8 +307,8 @@ FAULTS = {
         "compat/test_nnx.py",
     ),
     "groups-share-hyperparameters": Fault(
-        "[table[self.specs[k].group] for k in piece.numbers]",
-        "[table[0] for k in piece.numbers]",
+        "groups = [self.specs[k].group for k in piece.numbers]",
+        "groups = [0 for k in piece.numbers]",
         "compat/test_stacks.py compat/test_torch.py",
     ),
     "shardings-left-to-xla": Fault(

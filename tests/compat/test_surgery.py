@@ -40,7 +40,8 @@ def step_both(optimizer, reference):
     optimizer([jnp.arange(float(x.size)) - 0.5 for x in optimizer.parameters])
     for new, group in zip(optimizer.parameters, reference.param_groups, strict=True):
         (expected,) = group["params"]
-        np.testing.assert_allclose(new, expected.detach(), rtol=2e-6)
+        # Two units in the last place of the 1 where they began.
+        np.testing.assert_allclose(new, expected.detach(), rtol=2e-6, atol=2e-7)
 
 
 def pop(groups, new):
