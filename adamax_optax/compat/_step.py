@@ -199,13 +199,15 @@ class Program:
             spec = self.specs[piece.numbers[0]]
             own = slice(piece.start, piece.start + len(piece.numbers))
             groups = [self.specs[k].group for k in piece.numbers]
+            if piece.joined and len(set(groups)) == 1:
+                groups = groups[:1]  # a number costs less than one for each element
             arrays, numbers, moved = _step_piece(
                 piece.kind(),
                 spec.state_dtype,
                 spec.decays,
                 spec.lazy_rows,
                 arrays,
-                [table[i] for i in (groups if len(set(groups)) > 1 else groups[:1])],
+                [table[group] for group in groups],
                 jax.tree.map(operator.itemgetter(own), rows),
                 [params[k] for k in piece.numbers],
                 [gradients[k] for k in piece.numbers],
@@ -274,13 +276,13 @@ def _step_piece(
         row = _Row(hyperparameters[0], *jax.tree.map(operator.itemgetter(0), rows))
         moments, coding, new = step(moments, row, param, gradient)
         return moments, jax.tree.map(lambda x: x[None], coding), [new]
-    alike = len(hyperparameters) == 1
-    row = _Row(None if alike else jnp.stack(hyperparameters), *rows)
+    in_common = len(hyperparameters) == 1
+    row = _Row(None if in_common else jnp.stack(hyperparameters), *rows)
     if piece.joined:
         row = jax.tree.map(piece.repeat, row)
 
     def step_row(moments, row, param, gradient):
-        if alike:  # numbers cost less than vectors of equal ones
+        if in_common:
             row = row._replace(hyperparameters=hyperparameters[0])
         return step(moments, row, param, gradient)
 
