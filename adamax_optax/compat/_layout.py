@@ -79,6 +79,15 @@ class Layout:
             if new:
                 group["params"] = own.write(group["params"], new)
 
+    def place(self, arrays: Sequence[Any]) -> None:
+        """Put other arrays in the place of those of all parameters."""
+        self.write(list(itertools.compress(arrays, self.in_trees)))
+        owned = (
+            x for x, inside in zip(arrays, self.in_trees, strict=True) if not inside
+        )
+        for owner, slot, array in zip(self.owners, self.slots, owned, strict=True):
+            object.__setattr__(owner, slot, array)
+
     def owned(self) -> list[Any]:
         """Return, for each parameter, the array or the variable of NNX."""
         return [

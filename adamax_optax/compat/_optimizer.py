@@ -487,6 +487,8 @@ class Adamax:
                 for arrays in (params, gradients)
             )
             self._weak = True
+            params = list(map(_parameters.placed_like, params, gradients))
+            layout.place(params)
             if layout.specs(params, self._kinds) != self._program.specs:
                 self._install(layout, self._states())
             if stepping is not None:
@@ -520,7 +522,12 @@ class Adamax:
             if isinstance(-table[0], jax.core.Tracer):
                 raise _gradients.inside_trace()
             weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
-            if weak or layout.specs(params, self._kinds) != specs:
+            placed = map(_parameters.placed_like, params, gradients)
+            if (
+                weak
+                or layout.specs(params, self._kinds) != specs
+                or not all(map(operator.is_, params, placed))
+            ):
                 raise Outdated
 
         try:

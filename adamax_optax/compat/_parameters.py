@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from adamax_optax import _nnx
 from adamax_optax._arrays import is_array
+from adamax_optax.compat._plan import sharding_of
 
 # A parameter's path in the tree, such as ("['conv1']", "['kernel']").
 Path = tuple[str, ...]
@@ -194,6 +195,18 @@ def strongly_typed(array: Any) -> Any:
     """
     weak = getattr(array, "weak_type", False)
     return jnp.asarray(array, array.dtype) if weak else array
+
+
+def placed_like(param: Any, gradient: Any) -> Any:
+    """Return a parameter that JAX may place, on the mesh of its gradient if it has one.
+
+    A step would put it there. Before that, it might share an array with others, whose
+    gradients are sharded in other ways.
+    """
+    sharding = sharding_of(gradient)
+    if sharding is None or getattr(param, "committed", False):
+        return param
+    return jax.device_put(param, sharding)
 
 
 def is_inexact(array: Any) -> bool:

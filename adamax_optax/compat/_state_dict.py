@@ -157,7 +157,8 @@ def _load_moments(
     problems: list[str] = []
     saved = read_entries(state_dict, labels.__getitem__, problems)
     codings = {number_of(key): entry for key, entry in state_dict["state"].items()}
-    had_steps = any(group.get(STEPS_TAKEN) for group in state_dict["param_groups"])
+    groups = state_dict["param_groups"]
+    had_steps = any(np.any(group.get(STEPS_TAKEN, 0)) for group in groups)
     if had_steps and not state_dict["state"]:
         problems.append(
             f"'state' is empty, although the run had taken steps: the entries of "

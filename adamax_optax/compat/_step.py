@@ -278,8 +278,8 @@ def _step_piece(
         return moments, jax.tree.map(lambda x: x[None], coding), [new]
     in_common = len(hyperparameters) == 1
     row = _Row(None if in_common else jnp.stack(hyperparameters), *rows)
-    if piece.joined:
-        row = jax.tree.map(piece.repeat, row)
+    if piece.joined:  # and so not reduced: it has no use for its coding
+        row = jax.tree.map(piece.repeat, row._replace(coding=None))
 
     def step_row(moments, row, param, gradient):
         if in_common:
@@ -287,7 +287,7 @@ def _step_piece(
         return step(moments, row, param, gradient)
 
     moments, coding, new = jax.vmap(step_row)(moments, row, param, gradient)
-    return moments, coding, piece.divide(new)
+    return moments, rows[1] if piece.joined else coding, piece.divide(new)
 
 
 class _Row(NamedTuple):

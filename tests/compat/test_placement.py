@@ -177,3 +177,20 @@ def test_a_mesh_of_one_device(kind):
     for array, param in zip(new, params, strict=True):
         assert array.sharding == param.sharding
         np.testing.assert_allclose(array, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("donate", [False, True])
+def test_parameters_without_a_place_follow_their_gradients(mode, donate):
+    # As after a pickle, whose arrays are on one device. They would share arrays there.
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(mode,))
+    specs = {(16,): P("d"), (2, 8): P(None, "d"), (3,): P(), (8, 2): P("d", None)}
+    gradients = [
+        jax.device_put(jnp.ones(shape), NamedSharding(mesh, spec))
+        for shape, spec in [*specs.items(), *specs.items()]
+    ]
+    optimizer = ao.Adamax([jnp.ones(g.shape) for g in gradients], 0.1, donate=donate)
+    for step in range(1, 4):
+        for new, gradient in zip(optimizer(gradients), gradients, strict=True):
+            np.testing.assert_allclose(new, 1 - 0.1 * step, rtol=1e-6)
+            assert new.sharding.is_equivalent_to(gradient.sharding, new.ndim)

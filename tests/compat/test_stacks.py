@@ -109,6 +109,39 @@ def test_joined_parameters_are_independent(donate, rates):
         chex.assert_trees_all_equal(entry, saved["state"][k])
 
 
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "uint16"])
+@pytest.mark.parametrize("lazy_rows", [False, True])
+@pytest.mark.parametrize("shapes", [[(3,), (5,)], [(0,), (0, 3)]])
+def test_reduced_groups_after_joined_parameters(state_dtype, lazy_rows, shapes):
+    reduced = {
+        "params": [jnp.ones(4), jnp.ones((2, 2))],
+        "state_dtype": state_dtype,
+        "lazy_rows": lazy_rows,
+    }
+    plain = {"params": list(map(jnp.ones, shapes))}
+    both = ao.Adamax([plain, reduced], lr=0.1)
+    apart = [ao.Adamax([plain], lr=0.1), ao.Adamax([reduced], lr=0.1)]
+    key = both.state_dict()["state"].get(2, {}).get("key")
+    for step in range(5):
+        gradients = [
+            [jnp.full(x.shape, 1.0 + step) for x in group["params"]]
+            for group in (plain, reduced)
+        ]
+        both(gradients)
+        for optimizer, own in zip(apart, gradients, strict=True):
+            optimizer([own])
+    saved = both.state_dict()["state"]
+    for k, entry in enumerate(apart[0].state_dict()["state"].values()):
+        chex.assert_trees_all_close(saved[k], entry, rtol=1e-6)
+    for k, entry in enumerate(apart[1].state_dict()["state"].values(), start=2):
+        assert saved[k]["key"] not in (0, key)
+        for name in ("scale", "bound"):
+            if name in entry:
+                np.testing.assert_allclose(saved[k][name], entry[name], rtol=1e-2)
+        np.testing.assert_allclose(saved[k]["exp_avg"], entry["exp_avg"], rtol=0.2)
+        np.testing.assert_allclose(saved[k]["exp_inf"], entry["exp_inf"], rtol=0.25)
+
+
 def test_parameters_are_stacked_across_groups():
     groups = [{"params": jnp.ones(4), "lr": 0.1 * i} for i in range(5)]
     optimizer = ao.Adamax(groups)
