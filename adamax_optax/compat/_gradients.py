@@ -1,6 +1,6 @@
 """Match gradients with parameters."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -108,8 +108,7 @@ def _no_gradients(gradients):
 
 def check(gradient: Any, param: Any, path: Path) -> None:
     """Raise `ValueError` unless a gradient fits the parameter at `path`."""
-    if isinstance(gradient, jax.core.Tracer):
-        raise inside_trace()
+    refuse_traced([gradient])
     if not is_array(gradient):
         raise ValueError(
             f"The gradient of {label(path)} must be a JAX or NumPy array, got "
@@ -123,13 +122,14 @@ def check(gradient: Any, param: Any, path: Path) -> None:
     check_fit(f"The gradient of {label(path)}", gradient, param, "parameter")
 
 
-def inside_trace() -> ValueError:
-    """Return the error of a step inside a function that JAX traces."""
-    return ValueError(
-        "An Adamax object holds its own state and so cannot step inside jit, grad or "
-        "scan. Compute the gradients there and step outside, or use "
-        "adamax_optax.adamax, or this object's init and update."
-    )
+def refuse_traced(arrays: Iterable[Any]) -> None:
+    """Raise `ValueError` if any array was made inside a function that JAX traces."""
+    if any(isinstance(array, jax.core.Tracer) for array in arrays):
+        raise ValueError(
+            "An Adamax object holds its own state and so cannot step inside jit, grad "
+            "or scan. Compute the gradients there and step outside, or use "
+            "adamax_optax.adamax, or this object's init and update."
+        )
 
 
 def _is_flat(gradients, count):

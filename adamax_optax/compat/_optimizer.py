@@ -29,10 +29,15 @@ from adamax_optax.compat._step import Outdated, Program, at_once, program_of
 
 
 def _outside_trace(method: Any) -> Any:
-    """Let a method make concrete arrays even while its caller is traced."""
+    """Let a method make concrete arrays even while its caller is traced.
+
+    A signal handler that raises may leave a context open, so it is entered only there.
+    """
 
     @wraps(method)
     def outside(*args: Any) -> Any:
+        if not isinstance(jax.device_put(0), jax.core.Tracer):
+            return method(*args)
         with jax.ensure_compile_time_eval():
             return method(*args)
 
@@ -446,8 +451,8 @@ class Adamax:
             if self._kinds_changed():
                 check()
                 self._install(self._layout, self._states())
-            with jax.ensure_compile_time_eval():
-                table = _hyperparameters.pack(self._layout.groups, self._place)
+            table = _hyperparameters.pack(self._layout.groups, self._place)
+            _gradients.refuse_traced(table)
             self._hyper = found, table
         return self._hyper[1]
 
@@ -519,8 +524,7 @@ class Adamax:
             ):
                 _parameters.check(param, shape, path)
                 _gradients.check(gradient, param, path)
-            if isinstance(-table[0], jax.core.Tracer):
-                raise _gradients.inside_trace()
+            _gradients.refuse_traced([-table[0]])
             weak = any(getattr(x, "weak_type", False) for x in (*params, *gradients))
             placed = map(_parameters.placed_like, params, gradients)
             if (
@@ -559,10 +563,11 @@ class Adamax:
             gradients.append(gradient)
         return gradients
 
-    @_outside_trace
     def _stepping(self, numbers: Sequence[int]) -> jax.Array:
         if self._mask[0] != numbers:
-            self._mask = numbers, self._program.mask(numbers, self._place)
+            mask = self._program.mask(numbers, self._place)
+            _gradients.refuse_traced([mask])
+            self._mask = numbers, mask
         return self._mask[1]
 
     def _transformation(self, tree: Any) -> optax.GradientTransformation:

@@ -214,6 +214,26 @@ def test_an_interruption_while_gradients_are_matched():
     assert seen > 5
 
 
+def test_no_context_of_jax_is_entered(monkeypatch):
+    """A handler that raises at its end would leave it open, and `jit` broken."""
+
+    def refused():
+        raise AssertionError("this context must not be entered")
+
+    monkeypatch.setattr(jax, "ensure_compile_time_eval", refused)
+    params = [jnp.ones(3), jnp.ones((2, 3))]
+    optimizer = ao.Adamax(params, lr=0.5)
+    for lr in (0.25, jnp.float32(0.125)):
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer(params)
+        optimizer([None, params[1]])
+    optimizer.param_groups[0]["state_dtype"] = jnp.uint16
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.add_param_group({"params": jnp.ones(2)})
+    state = optimizer.state_dict()["state"]
+    assert [int(entry["step"]) for entry in state.values()] == [2, 4]
+
+
 class Timeout(ValueError):
     pass
 
