@@ -296,8 +296,8 @@ class LRScheduler:
 
         The optimizer is not changed, except where the constructor has just changed it:
         a learning rate that has not been set since is restored too. So an optimizer may
-        be loaded before or after its scheduler is made (see ``docs/porting.md`` for an
-        exception).
+        be loaded before or after its scheduler is made (see ``docs/porting.md`` for two
+        exceptions).
 
         Args:
           state_dict: A dict from `state_dict`, of this class or of PyTorch's. Its

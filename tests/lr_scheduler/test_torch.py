@@ -416,3 +416,24 @@ def test_loads_torch_before_or_after_the_scheduler_is_made(torch, build, made_fi
         scheduler.step()
         with quiet():
             reference.step()
+
+
+def test_an_optimizer_loaded_last_keeps_what_plateau_did(torch):
+    def build(module, optimizer):
+        return [
+            module.StepLR(optimizer, 100),
+            module.ReduceLROnPlateau(optimizer, patience=0, factor=0.5),
+        ]
+
+    theirs = torch_optimizer(torch, [0.1])
+    reference = build(torch.optim.lr_scheduler, theirs)
+    theirs.step()
+    for metric in (1.0, 2.0):
+        reference[0].step()
+        reference[1].step(metric)
+    assert torch_lrs(theirs) == [0.05]
+    ours = Adamax(jnp.zeros(1), lr=0.1)
+    for scheduler, source in zip(build(lr_scheduler, ours), reference, strict=True):
+        scheduler.load_state_dict(source.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.param_groups[0]["lr"] == 0.05
