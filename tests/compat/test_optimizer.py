@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import pickle
 
 import chex
@@ -336,6 +337,17 @@ def test_each_parameter_is_a_run_of_its_own(present):
 
 
 # --- Live options ---------------------------------------------------------------------
+
+
+def test_a_hyperparameter_may_change_its_type():
+    kinds = [float, np.float32, lambda x: np.full(1, x), jnp.float32]
+    pairs = [pair for pair in itertools.product(kinds, kinds) if pair[0] != pair[1]]
+    optimizer, param = ao.Adamax(jnp.zeros(()), lr=0.0), 0.0
+    for before, after in pairs:
+        for lr in (before(0.25), after(0.5), after(0.25), before(0.25)):
+            optimizer.param_groups[0]["lr"] = lr
+            param -= float(np.squeeze(lr))
+            np.testing.assert_allclose(optimizer(jnp.ones(())), param, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.asarray, jnp.asarray])
