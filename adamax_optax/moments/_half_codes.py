@@ -31,27 +31,18 @@ class HalfCodes:
     chain of conversions in every reader.
 
     Attributes:
-      dtype: `jnp.bfloat16` or `jnp.float16`.
+      dtype: That of the arrays.
+      root: Whether the square roots of m and v are stored.
+      low: The smallest code of v.
+      high: The largest v.
       bounded: Whether the codes need a bound on |m| / u.
     """
 
     dtype: Any
+    root: bool
+    low: float
+    high: float
     bounded = False
-
-    @property
-    def root(self) -> bool:
-        """Whether the square roots of m and v are stored."""
-        return self.dtype == jnp.float16
-
-    @property
-    def low(self) -> float:
-        """The smallest code of v."""
-        return 2.0**-14 if self.root else 2.0**-100
-
-    @property
-    def high(self) -> float:
-        """The largest v."""
-        return 2.0**31 if self.root else 2.0**121
 
     @property
     def initial(self) -> tuple[float, float]:
@@ -135,3 +126,7 @@ class HalfCodes:
             kept.astype(self.dtype),
             round_to_nearest(jnp.sqrt(larger), self.dtype),
         )
+
+
+BFLOAT16 = HalfCodes(jnp.dtype(jnp.bfloat16), root=False, low=2.0**-100, high=2.0**121)
+FLOAT16 = HalfCodes(jnp.dtype(jnp.float16), root=True, low=2.0**-14, high=2.0**31)

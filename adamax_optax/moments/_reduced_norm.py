@@ -20,10 +20,11 @@ from adamax_optax._rounding import (
     to_bits,
 )
 from adamax_optax._sharding import filled_like, replicated_beside
-from adamax_optax.moments._half_codes import HalfCodes
+from adamax_optax.moments._half_codes import BFLOAT16, FLOAT16, HalfCodes
 from adamax_optax.moments._word_codes import WordCodes, next_bound
 
 Codec = HalfCodes | WordCodes
+_CODECS: dict[Any, Codec] = {x.dtype: x for x in (BFLOAT16, FLOAT16, WordCodes())}
 
 
 class ScaleByReducedInfinityNormState(NamedTuple):
@@ -63,10 +64,8 @@ def codec_for(state_dtype: StateDType) -> Codec:
         dtype = jnp.dtype(state_dtype)
     except TypeError:
         dtype = None
-    if dtype == jnp.uint16:
-        return WordCodes()
-    if dtype in (jnp.bfloat16, jnp.float16):
-        return HalfCodes(dtype)
+    if dtype in _CODECS:
+        return _CODECS[dtype]
     raise ValueError(
         "state_dtype must be None, jnp.bfloat16, jnp.float16 or jnp.uint16, got "
         f"{state_dtype!r}."
