@@ -92,26 +92,38 @@ def alarms(handler):
 def interrupted(run, signals, handler):
     """Take steps, while signals arrive at random moments."""
     rng = np.random.default_rng(0)
-    seen = 0
-    with alarms(handler):
+    seen, arrived, problems = 0, [], []
+
+    def counted(*_):
+        arrived.append(None)
+        try:
+            handler()
+        except Exception as error:
+            problems.append(error)
+        raise Interrupt
+
+    with alarms(counted):
         run.start()
         while seen < signals:
             try:
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 1e-3))
-                while True:
+                while len(arrived) == seen:
                     run.optimizer(run.gradients)
             except Interrupt:
-                seen += 1
+                pass
+            except Exception:
+                # NumPy and JAX may replace or drop what a handler raises inside them.
+                if len(arrived) == seen:
+                    raise
+            seen = len(arrived)
             if run.step_held() > LONGEST - 100:
                 run.start()
+    assert not problems
 
 
 @pytest.mark.parametrize("signals", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_handler_that_raises(run, signals):
-    def handler(*_):
-        raise Interrupt
-
-    interrupted(run, signals, handler)
+    interrupted(run, signals, lambda: None)
     run.optimizer(run.gradients)
     assert run.step_held() > 0
     assert gc.isenabled()
@@ -120,12 +132,7 @@ def test_a_handler_that_raises(run, signals):
 @pytest.mark.parametrize("signals", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_handler_that_saves(run, signals):
     """As one that writes a checkpoint before the machine is taken away."""
-
-    def handler(*_):
-        run.step_held()
-        raise Interrupt
-
-    interrupted(run, signals, handler)
+    interrupted(run, signals, run.step_held)
 
 
 @pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_debug_infs"])
@@ -257,27 +264,17 @@ def test_an_error_that_a_handler_raises_while_compiling(monkeypatch):
 
 @pytest.mark.slow
 def test_a_handler_that_steps_is_refused(run):
-    run.start()
+    refused = []
 
-    def handler(*_):
-        run.optimizer(run.gradients)
-        raise Interrupt
+    def handler():
+        try:
+            run.optimizer(run.gradients)
+        except RuntimeError as error:
+            assert "in the middle of a step" in str(error)
+            refused.append(error)
 
-    caught = []
-    with alarms(handler):
-        for delay in np.random.default_rng(1).uniform(1e-5, 1e-3, 40):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, delay)
-                while run.step_held() < LONGEST - 100:
-                    run.optimizer(run.gradients)
-            except (Interrupt, RuntimeError) as error:
-                caught.append(type(error))
-            except ValueError as error:
-                # jax 0.12 reports so what a handler raises while it compares two keys.
-                assert "Cache keys" in str(error) and "Interrupt" in str(error)
-            if run.step_held() > LONGEST - 150:
-                run.start()
-    assert set(caught) <= {Interrupt, RuntimeError}
+    interrupted(run, 200, handler)
+    assert refused
     run.step_held()
 
 
