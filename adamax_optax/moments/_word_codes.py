@@ -47,6 +47,8 @@ _RATIO_MAX = 11264.0  # 2^13 (1 + 6/16), the last code
 # c, the largest factor by which v rounds down: from just under 1 + (1 - 0.53)/4 to 1.
 _ROUNDED_DOWN = 1 + (1 - _NORM_HALF) / 4
 _UNIT = _ROUNDED_DOWN / (_RATIO_MAX - 1)  # |r| = (x - 1) B _UNIT
+# Not 0, even if m is: 1 / bound must be finite, or r = 0 has no code.
+_BOUND_MIN = 2.0**-64
 BOUND_MAX = 1024.0
 
 
@@ -109,9 +111,8 @@ class WordCodes:
     ) -> Codes:
         """Return the code of m and u."""
         norm = jnp.where(m != m, _NORM_NAN, _norm_code(u / scale))
-        # Before the first step of a row, m and the bound are 0; later it is at least
-        # 1 - β1, which is 2^-24 or more in float32.
-        bound = jnp.maximum(bound, 2.0**-24)
+        # Before the first step of a row, m and the bound are 0.
+        bound = jnp.maximum(bound, _BOUND_MIN)
         return (_join(_ratio_code(m / scale, _norm(norm), bound, random), norm),)
 
 
@@ -135,8 +136,7 @@ def bound_of(m: jax.Array, u: jax.Array) -> jax.Array:
     """Return the bound for one leaf with float32 moments from elsewhere."""
     # Infinite moments, ∞ / ∞, are the end of the range: as if from one large gradient.
     ratio = jnp.where(jnp.isinf(m), 1.0, jnp.abs(m) / u)
-    # At least 2^-64, even if m is 0: 1 / bound must be finite, or r = 0 has no code.
-    largest = jnp.max(ratio, initial=2.0**-64, where=jnp.isfinite(ratio))
+    largest = jnp.max(ratio, initial=_BOUND_MIN, where=jnp.isfinite(ratio))
     return jnp.minimum(largest, BOUND_MAX)
 
 

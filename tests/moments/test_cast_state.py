@@ -216,6 +216,22 @@ def test_a_run_with_huge_gradients_can_be_cast(state_dtype):
         assert np.all(np.abs(update) < 1.0)
 
 
+@pytest.mark.parametrize("steps", [100, 200, 400])
+def test_a_mean_that_has_decayed_stays_what_it_is(steps):
+    """Long after the last gradient, |m| / u is far below any bound of a step."""
+    params = jnp.ones(4096)
+    tx = ao.scale_by_infinity_norm()
+    _, state = tx.update(params, tx.init(params))
+    decay = jax.jit(lambda state: tx.update(0 * params, state)[1])
+    for _ in range(steps):
+        state = decay(state)
+    word = ao.interop.cast_state(state, jnp.uint16)
+    back = ao.interop.cast_state(word, None)
+    np.testing.assert_allclose(back.mu.mean(), state.mu.mean(), rtol=2e-3)
+    again = restore_codes(back, jnp.uint16, word.scale, word.bound, word.key)
+    np.testing.assert_array_equal(again.codes[0], word.codes[0])
+
+
 @pytest.mark.parametrize(("m", "u"), [(np.nan, 1.0), (0.1, np.nan), (np.nan, np.inf)])
 def test_not_a_number_survives_the_word(m, u):
     small = encoded([m, 0.5], [u, 1.0], "uint16")
